@@ -167,6 +167,13 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// The bytes without Envoy's prefix for what filters set: `wasm.NAME`, or `filter_state` before either.
+    #[must_use]
+    pub fn without_prefix(self) -> &'a [u8] {
+        let bytes = self.0.strip_prefix(b"filter_state\0").unwrap_or(self.0);
+        bytes.strip_prefix(b"wasm.").unwrap_or(bytes)
+    }
+
     /// The segments in order.
     pub fn segments(self) -> impl Iterator<Item = &'a [u8]> {
         self.0.split(|byte| *byte == 0)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -14,17 +14,18 @@ use wasmtime::{Linker, OptLevel, WasmBacktraceDetails};
 use crate::abi;
 use crate::binding::BindingConfig;
 use crate::host::CallId;
-use crate::metrics::MetricSet;
-use crate::module::Cache;
-use crate::shared::{Scope, SharedStores};
+use crate::metrics::{MetricLimits, MetricSet};
+use crate::module::cache::Cache;
+use crate::shared::{DataLimits, QueueLimits, Scope, SharedLimits, SharedStores};
 use crate::stats::BindingStats;
+use crate::sync::lock;
 use crate::vm::state::State;
 
 /// How an engine is made.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
     /// Where compiled native code is kept between runs. `None`: nowhere.
-    pub cache: Option<Cache>,
+    pub cache: Option<Arc<Cache>>,
     /// Compile without epoch checks: nothing then bounds a callback. Only for measuring what they cost.
     pub without_deadlines: bool,
 }
@@ -37,7 +38,7 @@ struct Inner {
     wasmtime: wasmtime::Engine,
     linker: Linker<State>,
     ticker: Ticker,
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
     shared: SharedStores,
     accounts: Mutex<BTreeMap<Arc<str>, Account>>,
     last_call: AtomicU64,
@@ -100,7 +101,7 @@ impl Engine {
     }
 
     pub(crate) fn cache(&self) -> Option<&Cache> {
-        self.0.cache.as_ref()
+        self.0.cache.as_deref()
     }
 
     pub(crate) fn shared(&self) -> &SharedStores {
@@ -108,7 +109,10 @@ impl Engine {
     }
 
     pub(crate) fn scope(&self, config: &BindingConfig) -> Arc<Scope> {
-        self.0.shared.scope(config.vm_id(), &config.limits)
+        let limits = &config.limits;
+        let data = DataLimits { entries: limits.shared_entries, bytes: limits.shared_bytes, ..DataLimits::default() };
+        let queue = QueueLimits { items: limits.shared_entries, bytes: limits.shared_bytes, ..QueueLimits::default() };
+        self.0.shared.scope(config.vm_id(), SharedLimits { data, queue })
     }
 
     pub(crate) fn next_call(&self) -> CallId {
@@ -116,9 +120,12 @@ impl Engine {
     }
 
     fn account(&self, config: &BindingConfig) -> Account {
-        let mut accounts = self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Account { stats: Arc::default(), metrics: Arc::new(MetricSet::new(config.limits.metric_series)) };
-        accounts.entry(config.name.clone()).or_insert_with(make).clone()
+        let mut accounts = lock(&self.0.accounts);
+        let limits = MetricLimits { series: config.limits.metric_series, ..MetricLimits::default() };
+        let make = || Account { stats: BindingStats::new(), metrics: MetricSet::new(limits) };
+        let account = accounts.entry(config.name.clone()).or_insert_with(make).clone();
+        account.metrics.set_limits(limits);
+        account
     }
 
     pub(crate) fn stats(&self, config: &BindingConfig) -> Arc<BindingStats> {
@@ -132,7 +139,7 @@ impl Engine {
     /// Accounting and metrics of every binding this engine has had, by name.
     #[must_use]
     pub fn accounts(&self) -> Vec<(Arc<str>, Arc<BindingStats>, Arc<MetricSet>)> {
-        let accounts = self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let accounts = lock(&self.0.accounts);
         accounts.iter().map(|(name, account)| (name.clone(), account.stats.clone(), account.metrics.clone())).collect()
     }
 }

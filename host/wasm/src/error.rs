@@ -173,6 +173,8 @@ pub enum LoadFault {
         function: String,
         /// Why it stopped.
         trap: Trap,
+        /// What the guest logged meanwhile.
+        log: Vec<String>,
     },
     /// The module answered `false` to its configuration.
     #[error(
@@ -184,6 +186,32 @@ pub enum LoadFault {
         phase: Phase,
         /// The export that answered.
         function: String,
+        /// What the guest logged meanwhile.
+        log: Vec<String>,
+    },
+    /// The binding's own configuration is wrong, whatever the module.
+    #[error("binding {}: {}", Shown(binding), problems.join("; "))]
+    Configuration {
+        /// The binding.
+        binding: String,
+        /// Everything wrong with it, each naming its field.
+        problems: Vec<String>,
+    },
+    /// A module for TCP in an HTTP chain, or the other way round.
+    #[error("binding {} is for {wanted}, and the module has callbacks for {only} only", Shown(binding))]
+    WrongKind {
+        /// The binding.
+        binding: String,
+        /// What it should serve.
+        wanted: &'static str,
+        /// What the module serves.
+        only: &'static str,
+    },
+    /// The checks passed and linking failed all the same: a bug of this host.
+    #[error("it does not link: {}", OneLine(cause))]
+    Link {
+        /// Why.
+        cause: String,
     },
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::backoff::Backoff;
 use crate::binding::Binding;
 use crate::host::{Level, LogLine, SharedHost, Side};
-use crate::stats::{Counter, StatsShard};
+use crate::stats::Counter;
 use crate::time::Nanos;
 use crate::vm::{StartError, Vm, WorkerParts};
 
@@ -122,7 +122,7 @@ impl Filter {
     }
 
     pub(crate) fn wants_log(&self) -> bool {
-        self.binding.module().exports("proxy_on_log")
+        self.binding.module().exports(crate::module::callbacks::Callback::Log)
     }
 
     pub(crate) fn may_write_body(&self, side: Side) -> bool {
@@ -192,7 +192,7 @@ impl Filter {
         }
         if !finished {
             self.tell(Level::Warn, "did not finish in time after proxy_on_done (limits.done_deadline): ended anyway");
-            self.count(Counter::DoneDeadlineMissed);
+            self.count(Counter::DeadlineMisses);
         }
         retired.vm.end();
         None

@@ -151,7 +151,7 @@ fn change(
             Err(_) => Err((Counter::WrongPhase, "the stream is busy")),
             Ok(mut host) => match host.headers(message) {
                 None => Err((Counter::WrongPhase, "the map is not there")),
-                Some(headers) => write(headers, message, name, value.map(|_| new), add).map_err(|why| (Counter::HeadersRefused, why)),
+                Some(headers) => write(headers, message, name, value.map(|_| new), add).map_err(|why| (Counter::HeaderValuesRefused, why)),
             },
         },
     };
@@ -259,7 +259,7 @@ fn set_pairs(caller: Caller<'_, State>, map: u32, pointer: u32, length: u32) -> 
     let pairs = match parse_map(&bytes) {
         Ok(pairs) => pairs,
         Err(error) => {
-            guest.state_mut().odd(Counter::HeadersRefused, function, &error.to_string());
+            guest.state_mut().odd(Counter::HeaderValuesRefused, function, &error.to_string());
             return Ok(OK);
         }
     };
@@ -275,7 +275,7 @@ fn set_pairs(caller: Caller<'_, State>, map: u32, pointer: u32, length: u32) -> 
         }
     }
     if let Some(why) = refused {
-        guest.state_mut().odd(Counter::HeadersRefused, function, why);
+        guest.state_mut().odd(Counter::HeaderValuesRefused, function, why);
     }
     Ok(OK)
 }

@@ -83,12 +83,12 @@ fn send_local_response(
     let headers = match parse_map(&headers) {
         Ok(headers) => sound_headers(state, headers),
         Err(error) => {
-            state.odd(Counter::HeadersRefused, "proxy_send_local_response", &error.to_string());
+            state.odd(Counter::HeaderValuesRefused, "proxy_send_local_response", &error.to_string());
             Vec::new()
         }
     };
     let status = u16::try_from(status).ok().filter(|status| (200..=599).contains(status)).unwrap_or_else(|| {
-        state.odd(Counter::HeadersRefused, "proxy_send_local_response", &format!("{status} is no final HTTP status; 500 is sent"));
+        state.odd(Counter::HeaderValuesRefused, "proxy_send_local_response", &format!("{status} is no final HTTP status; 500 is sent"));
         500
     });
     let binding = state.config().name.clone();
@@ -103,7 +103,7 @@ fn send_local_response(
         state.stats.count(Counter::LocalReplies);
         stream.cell.wake();
     } else {
-        state.odd(Counter::LateReplies, "proxy_send_local_response", "this stream has been answered already; the reply is ignored");
+        state.odd(Counter::DuplicatesIgnored, "proxy_send_local_response", "this stream has been answered already; the reply is ignored");
     }
     Ok(OK)
 }
@@ -117,7 +117,7 @@ fn sound_headers(state: &mut State, headers: Vec<(Bytes, Bytes)>) -> Vec<(Bytes,
     };
     let headers: Vec<_> = headers.into_iter().filter_map(sound).collect();
     if headers.len() < count {
-        state.odd(Counter::HeadersRefused, "proxy_send_local_response", "headers with impossible names or values were left out");
+        state.odd(Counter::HeaderValuesRefused, "proxy_send_local_response", "headers with impossible names or values were left out");
     }
     headers
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{Binding, BindingConfig, CanaryHost, Kind};
 use crate::callout::Reply;
 use crate::codec::{Pairs, Path};
-use crate::error::LoadError;
+use crate::error::{LoadError, LoadFault, Phase, Trap as Why};
 use crate::filter::Filter;
 use crate::host::{
     Attribute, CallId, CalloutError, Foreign, GrpcCall, Headers, Host, HttpCall, Level, LocalReply, LogLine, MessageMap, SharedHost, Side,
@@ -23,37 +23,60 @@ use crate::host::{
 use crate::module::Module;
 use crate::stream::{Chain, Stream};
 use crate::time::Nanos;
+use crate::stats::Callback;
 use crate::vm::StartError;
 
 /// A module that exports callbacks only for the other kind of stream cannot be meant.
 pub(super) fn check_kind(config: &BindingConfig, module: &Module) -> Result<(), LoadError> {
-    let (serves_http, serves_tcp) = (module.serves_http(), module.serves_tcp());
+    let streams = module.facts().callbacks.streams();
+    let (serves_http, serves_tcp) = (streams.http, streams.tcp);
     let (wanted, only) = match config.kind {
         Kind::Http if serves_tcp && !serves_http => ("HTTP", "TCP"),
         Kind::Tcp if serves_http && !serves_tcp => ("TCP", "HTTP"),
         _ => return Ok(()),
     };
-    Err(LoadError::Kind { binding: config.name.to_string(), module: module.describe(), wanted, only })
+    Err(module.fault(LoadFault::WrongKind { binding: config.name.to_string(), wanted, only }))
 }
 
 /// Runs the proof.
 pub(super) fn prove(binding: &Arc<Binding>, host: Option<&CanaryHost>) -> Result<(), LoadError> {
     let recorder = Rc::new(Recorder::new(host.map(|make| make())));
     let lines = || recorder.lines.borrow().clone();
-    let filter = Filter::start(binding, recorder.clone()).map_err(|error| match error {
-        StartError::Trapped(trap) => LoadError::Start { trap: Box::new(trap), log: lines() },
-        refused @ StartError::Refused { .. } => LoadError::Configure { module: binding.module().describe(), cause: refused.to_string(), log: lines() },
-    })?;
+    let module = binding.module();
+    let filter = Filter::start(binding, recorder.clone()).map_err(|error| module.fault(fault_of(&error, lines())))?;
     let Some(vm) = filter.instance() else { return Ok(()) };
     let chain = Chain::new(binding.config().kind, vec![filter.clone()]);
     let mut stream = Stream::new(&chain, Nobody::default());
     stream.probe();
     drop(stream);
     if vm.is_dead() {
-        return Err(LoadError::Probe { binding: binding.config().name.to_string(), module: binding.module().describe(), log: lines() });
+        let trap = Why { message: "creating a stream context trapped".into(), frames: Vec::new() };
+        return Err(module.fault(LoadFault::Trapped { phase: Phase::Probe, function: Callback::ContextCreate.name().into(), trap, log: lines() }));
     }
     filter.retire();
     Ok(())
+}
+
+fn fault_of(error: &StartError, log: Vec<String>) -> LoadFault {
+    match error {
+        StartError::Trapped(trap) => {
+            let phase = match trap.callback {
+                Callback::Configure => Phase::Configure,
+                Callback::Start => Phase::Instantiate,
+                _ => Phase::Start,
+            };
+            let why = Why { message: trap.cause.clone(), frames: trap.backtrace.clone() };
+            LoadFault::Trapped { phase, function: trap.callback.name().into(), trap: why, log }
+        }
+        StartError::Refused { callback, variant, .. } => {
+            let phase = if *callback == "proxy_on_configure" { Phase::Configure } else { Phase::Start };
+            let function = match variant {
+                Some(variant) => format!("{callback} (variant {variant})"),
+                None => (*callback).to_owned(),
+            };
+            LoadFault::Refused { phase, function, log }
+        }
+    }
 }
 
 /// Keeps what the guest logs, and answers for the host that there may be.

@@ -14,10 +14,11 @@ use wasmtime::{Instance, InstancePre, Store};
 
 use crate::backoff::Backoff;
 use crate::engine::Engine;
-use crate::error::LoadError;
+use crate::error::{LoadError, LoadFault};
 use crate::host::Side;
 use crate::metrics::MetricSet;
-use crate::module::{LoadOptions, Module};
+use crate::module::callbacks::Callback;
+use crate::module::{LoadLimits, LoadOptions, Module};
 use crate::shared::Scope;
 use crate::stats::BindingStats;
 use crate::stream::may_write;
@@ -51,8 +52,9 @@ impl Binding {
     /// # Errors
     /// At the first step that fails, saying which, why, and what to do.
     pub fn load(engine: &Engine, config: BindingConfig, name: &str, bytes: &[u8], canary: Option<&CanaryHost>) -> Result<Arc<Self>, LoadError> {
-        config.check().map_err(|problems| LoadError::Configuration { binding: config.name.to_string(), problems })?;
-        let options = LoadOptions { cache: engine.cache(), memory_ceiling: config.limits.memory, ..LoadOptions::default() };
+        checked(&config, name)?;
+        let limits = LoadLimits::default().memory_bytes(config.limits.memory as u64);
+        let options = LoadOptions { cache: engine.cache(), limits };
         let module = Module::load(engine.wasmtime(), name, bytes, &options)?;
         Self::from_module(engine, config, module, canary)
     }
@@ -62,12 +64,9 @@ impl Binding {
     /// # Errors
     /// As [`Binding::load`].
     pub fn from_module(engine: &Engine, config: BindingConfig, module: Module, canary: Option<&CanaryHost>) -> Result<Arc<Self>, LoadError> {
-        config.check().map_err(|problems| LoadError::Configuration { binding: config.name.to_string(), problems })?;
+        checked(&config, module.name())?;
         canary::check_kind(&config, &module)?;
-        let pre = engine.linker().instantiate_pre(module.wasmtime()).map_err(|error| LoadError::Link {
-            module: module.describe(),
-            cause: format!("{error:#}"),
-        })?;
+        let pre = engine.linker().instantiate_pre(module.code()).map_err(|error| module.fault(LoadFault::Link { cause: format!("{error:#}") }))?;
         let (stats, metrics, scope) = (engine.stats(&config), engine.metrics(&config), engine.scope(&config));
         let binding = Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope });
         canary::prove(&binding, canary)?;
@@ -118,9 +117,14 @@ impl Binding {
     /// Whether the filter may change this side's bodies.
     pub(crate) fn may_write_body(&self, side: Side) -> bool {
         let callback = match side {
-            Side::Request => "proxy_on_request_body",
-            Side::Response => "proxy_on_response_body",
+            Side::Request => Callback::RequestBody,
+            Side::Response => Callback::ResponseBody,
         };
         may_write(self.config.body_access, self.module.exports(callback) && self.module.imports("proxy_set_buffer_bytes"))
     }
+}
+
+fn checked(config: &BindingConfig, module: &str) -> Result<(), LoadError> {
+    let fault = |problems| LoadFault::Configuration { binding: config.name.to_string(), problems };
+    config.check().map_err(|problems| LoadError::new(module, None, fault(problems)))
 }

@@ -21,6 +21,9 @@ impl LoadFault {
             Self::ImportType { .. } => "rebuild the filter with a current Proxy-Wasm SDK; its declaration of this function is wrong".into(),
             Self::NoAllocator { .. } => "export `malloc` or `proxy_on_memory_allocate` (C: -Wl,--export=malloc)".into(),
             Self::Memory(fault) => fault.help().into(),
+            Self::Configuration { .. } => "correct the named fields of the binding".into(),
+            Self::WrongKind { wanted, only, .. } => format!("attach it to {only} listeners, or use a module for {wanted}"),
+            Self::Link { .. } => "please report this with the module's digest".into(),
             Self::Trapped { phase, .. } => phase.help().into(),
             Self::Refused { .. } => "read the filter's own log lines above this one: they say what it did not like".into(),
         }

@@ -50,7 +50,7 @@ impl fmt::Display for Spec {
 macro_rules! callbacks {
     ($($(#[$doc:meta])* $variant:ident $name:literal $arities:tt $returns:literal $serves:ident;)*) => {
         /// A callback a module may export.
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Callback {
             $(#[doc = concat!("`", $name, "`")] $variant,)*
         }
@@ -58,6 +58,8 @@ macro_rules! callbacks {
         impl Callback {
             /// Every callback, in the order of the enum.
             pub const ALL: &[Callback] = &[$(Callback::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
         }
 
         /// Indexed by `Callback as usize`: both come out of the same rows.
@@ -69,6 +71,7 @@ macro_rules! callbacks {
 
 // Variant, export, accepted arities (the current one first), returns an i32, serves.
 callbacks! {
+    Start "_initialize" [0] false Any;
     ContextCreate "proxy_on_context_create" [2] false Any;
     VmStart "proxy_on_vm_start" [2] true Any;
     ValidateConfiguration "proxy_validate_configuration" [2] true Any;
@@ -108,6 +111,16 @@ impl Callback {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.spec().name
+    }
+
+    /// Its name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::ValidateConfiguration => "validate_configuration",
+            callback => callback.name().strip_prefix("proxy_on_").unwrap_or(callback.name()),
+        }
     }
 
     /// Whether it returns an `i32` (an action or a bool).

@@ -161,6 +161,31 @@ impl Module {
         self.0.report
     }
 
+    /// Name and digest, for messages.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} sha256:{}", self.name(), self.digest().short())
+    }
+
+    /// A failure of this module.
+    pub(crate) fn fault(&self, fault: LoadFault) -> LoadError {
+        LoadError::new(self.name(), Some(self.digest()), fault)
+    }
+
+    /// Whether it has this callback.
+    pub(crate) fn exports(&self, callback: callbacks::Callback) -> bool {
+        self.0.facts.callbacks.arity(callback).is_some()
+    }
+
+    /// Whether it imports this function of `env`.
+    pub(crate) fn imports(&self, name: &str) -> bool {
+        self.0.facts.imports.iter().any(|import| &*import.name == name)
+    }
+
+    /// Whether its ABI is the one without absent headers.
+    pub(crate) fn is_abi_0_1_0(&self) -> bool {
+        self.0.facts.abi == Some(facts::AbiVersion::V0_1_0)
+    }
+
     /// The native code.
     #[must_use]
     pub fn code(&self) -> &wasmtime::Module {

@@ -237,6 +237,7 @@ impl<H: StreamHost> Stream<H> {
     fn arrived(&mut self, side: Side, parts: Released) {
         {
             let mut flow = self.cell.flow.borrow_mut();
+            let flow = &mut *flow;
             let progress = &mut flow.progress[side as usize];
             if flow.closed || flow.reset || flow.reply.is_some() || progress.finished {
                 return;

@@ -136,7 +136,7 @@ fn answered(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step, 
     if !matches!(step, Step::Body { .. }) || lane.held_by_filter() <= limit {
         return;
     }
-    filter.count(Counter::BodyLimit);
+    filter.count(Counter::BodyLimitHits);
     let status = if side == Side::Request { 413 } else { 500 };
     let binding = &filter.binding().config().name;
     if flow.tcp || !flow.ask_reply(Asked::too_large(binding, status)) {

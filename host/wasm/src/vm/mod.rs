@@ -14,7 +14,7 @@ pub(crate) mod trap;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
@@ -22,10 +22,11 @@ use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 use crate::binding::Binding;
 use crate::callout::{CallKind, Delivered, Event};
 use crate::codec::Pairs;
-use crate::host::{Headers, Level, SharedHost, Side};
+use crate::host::{self, Headers, SharedHost, Side};
 use crate::metrics::Shard;
-use crate::stats::{Callback, Counter, StatsShard};
+use crate::stats::{Callback, Counter, Level, StatsShard, TrapKind};
 use crate::stream::Close;
+use crate::sync::lock;
 use crate::time::Nanos;
 use contexts::{Context, StreamRef};
 use exports::{Exports, OnHeaders};
@@ -91,7 +92,7 @@ impl Core {
         let state = self.store.data_mut();
         state.effective = 0;
         if let Some(started) = started {
-            state.stats.end(callback, started);
+            state.stats.end(callback, started.elapsed());
         }
         if state.limiter.refused > 0 {
             state.count_refused_growth(result.is_ok());
@@ -169,7 +170,10 @@ impl Vm {
         let state = core.store.data_mut();
         let trap = Trap::classify(&self.binding, callback, error, state);
         state.stats.trap(trap.kind);
-        state.tell(Level::Error, &trap.to_string());
+        if trap.kind == TrapKind::DeadlineExceeded {
+            state.stats.count(Counter::DeadlineMisses);
+        }
+        state.tell(host::Level::Error, &trap.to_string());
         let streams = self.take_apart(core);
         for stream in streams {
             stream.cell.wake();
@@ -181,9 +185,10 @@ impl Vm {
         let state = core.store.data_mut();
         state.cancel_all_calls();
         state.forget_queues();
-        state.stats.memory(state.limiter.now, 0);
+        state.stats.memory(state.limiter.now as u64, 0);
+        state.stats.shift(Level::LiveInstances, -1);
         let streams: Vec<StreamRef> = state.contexts.streams().cloned().collect();
-        state.stats.live_contexts(-(streams.len() as i64));
+        state.stats.shift(Level::LiveContexts, -(streams.len() as i64));
         self.streams.set(0);
         self.deferred.borrow_mut().clear();
         streams
@@ -198,7 +203,7 @@ impl Vm {
             let root = state.roots.get(variant).or(state.roots.first()).map_or(0, |root| root.id);
             stream.cell.set_root(stream.stage, root);
             let context = state.contexts.insert(Context::Stream(stream));
-            state.stats.live_contexts(1);
+            state.stats.shift(Level::LiveContexts, 1);
             self.streams.set(self.streams.get() + 1);
             core.call(Callback::ContextCreate, context, |exports| &exports.context_create, (context, root))?;
             Ok(context)
@@ -221,7 +226,7 @@ impl Vm {
             let state = core.store.data_mut();
             state.cancel_calls_of(context);
             if state.contexts.remove(context).is_some() {
-                state.stats.live_contexts(-1);
+                state.stats.shift(Level::LiveContexts, -1);
                 self.streams.set(self.streams.get().saturating_sub(1));
             }
         }
@@ -335,7 +340,7 @@ impl Vm {
                 let maps = [Some(Pairs(metadata)), None, None, None];
                 self.answer(token, false, Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
                     let params = (root, token, count);
-                    core.call(Callback::GrpcReceiveInitialMetadata, root, |exports| &exports.grpc_receive_initial_metadata, params).map(drop)
+                    core.call(Callback::GrpcInitialMetadata, root, |exports| &exports.grpc_receive_initial_metadata, params).map(drop)
                 });
             }
             (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcMessage(message)) => {
@@ -350,7 +355,7 @@ impl Vm {
                 let maps = [None, Some(Pairs(metadata)), None, None];
                 self.answer(token, false, Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
                     let params = (root, token, count);
-                    core.call(Callback::GrpcReceiveTrailingMetadata, root, |exports| &exports.grpc_receive_trailing_metadata, params).map(drop)
+                    core.call(Callback::GrpcTrailingMetadata, root, |exports| &exports.grpc_receive_trailing_metadata, params).map(drop)
                 });
             }
             (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcClosed(status, message) | Event::Failed(status, message)) => {
@@ -377,7 +382,7 @@ impl Vm {
             let state = core.store.data_mut();
             if last {
                 state.calls.remove(token);
-                state.stats.pending_callouts(-1);
+                state.stats.shift(Level::PendingCallouts, -1);
             }
             state.delivered = Some(Rc::new(delivered));
             state.status = (status.0, status.1.into());
@@ -421,7 +426,7 @@ impl Vm {
         };
         let Some(announced) = announced else { return };
         loop {
-            let next = { announced.lock().unwrap_or_else(PoisonError::into_inner).pop_front() };
+            let next = { lock(&announced).pop_front() };
             let Some((queue, count)) = next else { return };
             for _ in 0..count {
                 let told = self.with(Callback::QueueReady, |core| {

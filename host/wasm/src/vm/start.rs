@@ -11,7 +11,7 @@ use std::sync::Arc;
 use wasmtime::{Instance, Store, WasmParams, WasmResults};
 
 use crate::binding::Binding;
-use crate::stats::{Callback, Counter};
+use crate::stats::{Callback, Counter, Level};
 use crate::vm::contexts::Context;
 use crate::vm::exports::Exports;
 use crate::vm::state::{Root, State};
@@ -44,7 +44,6 @@ fn of_variant(name: &Option<String>) -> String {
 impl Vm {
     /// A running instance of `binding`, ready for streams.
     pub(crate) fn start(binding: &Arc<Binding>, parts: &WorkerParts) -> Result<Rc<Self>, StartError> {
-        parts.stats.count(Counter::InstanceStarts);
         let vm = Rc::new_cyclic(|me: &Weak<Self>| Self {
             binding: binding.clone(),
             core: RefCell::new(None),
@@ -75,7 +74,9 @@ impl Vm {
         }
         core.deadline = ticker.epochs(limits.callback_deadline);
         let state = core.store.data();
-        state.stats.memory(0, state.limiter.now);
+        state.stats.memory(0, state.limiter.now as u64);
+        state.stats.shift(Level::LiveInstances, 1);
+        state.stats.count(Counter::InstanceStarts);
         *self.core.borrow_mut() = Some(core);
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
@@ -14,8 +14,10 @@ use crate::binding::{Binding, BindingConfig};
 use crate::callout::{Calls, Delivered};
 use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
-use crate::rate::RateLimit;
+use crate::rate::TokenBucket;
+use crate::shared::Notifier;
 use crate::stats::{Counter, StatsShard};
+use crate::sync::lock;
 use crate::time::Nanos;
 use crate::vm::contexts::{Contexts, StreamRef};
 use crate::vm::{Vm, WorkerParts};
@@ -67,20 +69,21 @@ pub(crate) struct State {
     pub(crate) delivered: Option<Rc<Delivered>>,
     pub(crate) status: (u32, Rc<str>),
     pub(crate) foreign_arguments: Bytes,
-    pub(crate) queues: Vec<(u32, u64)>,
+    pub(crate) notifiers: Vec<Notifier>,
     pub(crate) announced: Announced,
     pub(crate) properties: Vec<(Box<[u8]>, Box<[u8]>)>,
     pub(crate) scratch: Vec<u8>,
     /// Buffered, unterminated output of `fd_write`.
     pub(crate) console: [Vec<u8>; 2],
-    log_rate: RateLimit,
-    warn_rate: RateLimit,
+    log_rate: TokenBucket,
+    warn_rate: TokenBucket,
 }
 
 impl State {
     pub(crate) fn new(binding: Arc<Binding>, parts: &WorkerParts, vm: Weak<Vm>) -> Self {
         let limits = &binding.config().limits;
-        let log_rate = RateLimit::new(limits.log_rate, limits.log_rate.saturating_mul(5));
+        let now = parts.host.monotonic_nanos();
+        let log_rate = TokenBucket::new(limits.log_rate, limits.log_rate.saturating_mul(5), now);
         Self {
             limiter: MemoryLimit { ceiling: limits.memory, now: 0, peak: 0, refused: 0 },
             output_left: limits.host_output,
@@ -100,13 +103,13 @@ impl State {
             delivered: None,
             status: (0, "".into()),
             foreign_arguments: Bytes::new(),
-            queues: Vec::new(),
+            notifiers: Vec::new(),
             announced: Announced::default(),
             properties: Vec::new(),
             scratch: Vec::new(),
             console: Default::default(),
             log_rate,
-            warn_rate: RateLimit::new(1, 5),
+            warn_rate: TokenBucket::new(1, 5, now),
             binding,
         }
     }
@@ -150,7 +153,7 @@ impl State {
     /// Counts something a well-made filter does not do and says so, seldom.
     pub(crate) fn odd(&mut self, counter: Counter, function: &str, what: &str) {
         self.stats.count(counter);
-        if let Some(dropped) = self.warn_rate.pass(self.host.monotonic_nanos()) {
+        if let Some(dropped) = self.warn_rate.take(self.host.monotonic_nanos()) {
             let more = if dropped > 0 { format!(" ({dropped} such warnings were not logged)") } else { String::new() };
             self.tell(Level::Warn, &format!("{function}: {what}{more}"));
         }
@@ -159,7 +162,7 @@ impl State {
     /// A line of the guest's: limited in rate and length.
     pub(crate) fn guest_log(&mut self, level: Level, message: &[u8]) {
         const LONGEST: usize = 8 << 10;
-        let Some(dropped) = self.log_rate.pass(self.host.monotonic_nanos()) else {
+        let Some(dropped) = self.log_rate.take(self.host.monotonic_nanos()) else {
             self.stats.count(Counter::LogLinesDropped);
             return;
         };
@@ -197,7 +200,7 @@ impl State {
                 Ok(())
             }
             None => {
-                self.stats.count(Counter::HostOutputRefused);
+                self.stats.count(Counter::OutputRefused);
                 Err(format!("one callback handed over more than {} bytes (limits.host_output)", self.config().limits.host_output))
             }
         }
@@ -221,10 +224,11 @@ impl State {
     }
 
     pub(crate) fn forget_queues(&mut self) {
-        for (_, token) in self.queues.drain(..) {
-            self.binding.shared().forget_notifier(token);
+        let queues = self.binding.engine().shared().queues();
+        for notifier in self.notifiers.drain(..) {
+            queues.forget_notifier(self.binding.config().vm_id(), &notifier);
         }
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.announced).clear();
     }
 }
 

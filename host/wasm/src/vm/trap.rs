@@ -110,6 +110,8 @@ fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     lines
 }
 
+impl std::error::Error for Trap {}
+
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "filter {} ({}) ended in {}: {}", self.binding, self.module, self.callback.name(), self.cause)?;
