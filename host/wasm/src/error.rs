@@ -34,11 +34,7 @@ impl LoadError {
     /// The error of `module`, whose bytes have `digest` when they were readable at all.
     #[must_use]
     pub fn new(module: &str, digest: Option<Digest>, fault: LoadFault) -> Self {
-        Self {
-            module: module.into(),
-            digest,
-            fault: Box::new(fault),
-        }
+        Self { module: module.into(), digest, fault: Box::new(fault) }
     }
 
     /// The name the module was loaded under.
@@ -115,10 +111,7 @@ pub enum LoadFault {
         cause: String,
     },
     /// A valid module that is not a Proxy-Wasm one.
-    #[error(
-        "exports no proxy_abi_version_* marker: {guess} (its exports: {})",
-        List(exports)
-    )]
+    #[error("exports no proxy_abi_version_* marker: {guess} (its exports: {})", List(exports))]
     NotProxyWasm {
         /// What it most likely is.
         guess: Guess,
@@ -132,11 +125,7 @@ pub enum LoadFault {
         imports: Vec<UnknownImport>,
     },
     /// An import whose type differs from the host function's.
-    #[error(
-        "imports {}.{} as {found}, but the host function is {expected}",
-        Bare(module),
-        Bare(name)
-    )]
+    #[error("imports {}.{} as {found}, but the host function is {expected}", Bare(module), Bare(name))]
     ImportType {
         /// The import's module.
         module: String,
@@ -177,10 +166,7 @@ pub enum LoadFault {
         log: Vec<String>,
     },
     /// The module answered `false` to its configuration.
-    #[error(
-        "{phase}: {} refused the configuration (it returned false)",
-        Bare(function)
-    )]
+    #[error("{phase}: {} refused the configuration (it returned false)", Bare(function))]
     Refused {
         /// Which step of the load.
         phase: Phase,
@@ -269,11 +255,7 @@ pub enum MemoryFault {
     #[error("does not export its memory as \"memory\"")]
     NotExported,
     /// It expects the host to bring the memory.
-    #[error(
-        "imports its memory ({}.{}) instead of defining it",
-        Bare(module),
-        Bare(name)
-    )]
+    #[error("imports its memory ({}.{}) instead of defining it", Bare(module), Bare(name))]
     Imported {
         /// The import's module.
         module: String,
@@ -326,11 +308,7 @@ impl fmt::Display for Guess {
             Self::HttpWasm => "it looks like an http-wasm handler, another ABI",
             Self::MosnCodec => "it looks like a MOSN protocol codec, another ABI",
             Self::OtherAbiVersion(marker) => {
-                return write!(
-                    f,
-                    "its ABI is announced by {}, which this host does not know",
-                    Bare(marker)
-                );
+                return write!(f, "its ABI is announced by {}, which this host does not know", Bare(marker));
             }
             Self::MarkerMissing => "it has Proxy-Wasm callbacks but not the marker",
             Self::Bindgen => "it looks like wasm-bindgen output for a JavaScript host",
@@ -384,9 +362,7 @@ pub enum Warning {
         expected: String,
     },
     /// A function of one vendor's proxy: linked, and answering UNIMPLEMENTED.
-    #[error(
-        "import env.{name} belongs to {vendor}; here every call of it is answered UNIMPLEMENTED"
-    )]
+    #[error("import env.{name} belongs to {vendor}; here every call of it is answered UNIMPLEMENTED")]
     VendorImport {
         /// The function.
         name: &'static str,

@@ -106,7 +106,9 @@ impl Filter {
             }
             Err(error) => {
                 backoff.failure(now, u64::from_le_bytes(random));
-                self.tell(Level::Error, &format!("could not be started: {error}"));
+                let wait = std::time::Duration::from_nanos(backoff.not_before().saturating_sub(now));
+                let times = backoff.failures();
+                self.tell(Level::Error, &format!("could not be started ({times} failures in a row, next attempt in {wait:?}): {error}"));
                 None
             }
         }

@@ -31,7 +31,15 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn call(caller: Caller<'_, State>, name: u32, name_length: u32, arguments: u32, arguments_length: u32, out_pointer: u32, out_size: u32) -> Answer {
+fn call(
+    caller: Caller<'_, State>,
+    name: u32,
+    name_length: u32,
+    arguments: u32,
+    arguments_length: u32,
+    out_pointer: u32,
+    out_size: u32,
+) -> Answer {
     let mut guest = enter!(caller, "proxy_call_foreign_function");
     let name = String::from_utf8_lossy(guest.take(name, name_length)?).into_owned();
     let arguments = Bytes::copy_from_slice(guest.take(arguments, arguments_length)?);

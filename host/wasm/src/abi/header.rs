@@ -24,9 +24,13 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.func_wrap("env", "proxy_add_header_map_value", |caller: Caller<'_, State>, map: u32, k: u32, kl: u32, v: u32, vl: u32| {
         change(caller, "proxy_add_header_map_value", map, (k, kl), Some((v, vl)), true)
     })?;
-    linker.func_wrap("env", "proxy_replace_header_map_value", |caller: Caller<'_, State>, map: u32, k: u32, kl: u32, v: u32, vl: u32| {
-        change(caller, "proxy_replace_header_map_value", map, (k, kl), Some((v, vl)), false)
-    })?;
+    linker.func_wrap(
+        "env",
+        "proxy_replace_header_map_value",
+        |caller: Caller<'_, State>, map: u32, k: u32, kl: u32, v: u32, vl: u32| {
+            change(caller, "proxy_replace_header_map_value", map, (k, kl), Some((v, vl)), false)
+        },
+    )?;
     linker.func_wrap("env", "proxy_remove_header_map_value", |caller: Caller<'_, State>, map: u32, k: u32, kl: u32| {
         change(caller, "proxy_remove_header_map_value", map, (k, kl), None, false)
     })?;
@@ -131,14 +135,7 @@ fn missing(guest: &mut Guest<'_>, map: Map) {
 }
 
 /// Adds (`add`), sets, or removes (`value` is `None`) a header.
-fn change(
-    caller: Caller<'_, State>,
-    function: &'static str,
-    map: u32,
-    key: (u32, u32),
-    value: Option<(u32, u32)>,
-    add: bool,
-) -> Answer {
+fn change(caller: Caller<'_, State>, function: &'static str, map: u32, key: (u32, u32), value: Option<(u32, u32)>, add: bool) -> Answer {
     let mut guest = match Guest::enter(caller, function)? {
         Ok(guest) => guest,
         Err(status) => return Ok(status),
@@ -222,7 +219,9 @@ fn check_value(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
 
 /// Whether a header may stand in a response that a filter makes.
 pub(super) fn is_sound(name: &[u8], value: &[u8]) -> bool {
-    !name.starts_with(b":") && check_name(&name.to_ascii_lowercase(), MessageMap::ResponseHeaders).is_ok() && check_value(name, value).is_ok()
+    !name.starts_with(b":")
+        && check_name(&name.to_ascii_lowercase(), MessageMap::ResponseHeaders).is_ok()
+        && check_value(name, value).is_ok()
 }
 
 type Writable = (Rc<StreamCell<dyn StreamHost>>, MessageMap);
@@ -329,7 +328,8 @@ mod tests {
             let result = write(&mut map, request, name.as_bytes(), value.map(str::as_bytes), false);
             assert_eq!(result.is_ok(), fine, "{name:?}: {value:?}: {result:?}");
         }
-        let status = |value: &str| write(&mut pairs(&[(":status", "200")]), MessageMap::ResponseHeaders, b":status", Some(value.as_bytes()), false);
+        let status =
+            |value: &str| write(&mut pairs(&[(":status", "200")]), MessageMap::ResponseHeaders, b":status", Some(value.as_bytes()), false);
         assert!(status("404").is_ok() && status("99").is_err() && status("099").is_err() && status("4o4").is_err());
     }
 

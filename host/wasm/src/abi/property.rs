@@ -37,7 +37,9 @@ fn answer(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_size: u32
     if let Some(value) = of_binding(guest.state(), path) {
         return guest.give(value.as_bytes(), out_pointer, out_size);
     }
-    let Some(cell) = guest.state().stream().map(|stream| stream.cell.clone()) else { return outside_streams(guest, path, out_pointer, out_size) };
+    let Some(cell) = guest.state().stream().map(|stream| stream.cell.clone()) else {
+        return outside_streams(guest, path, out_pointer, out_size);
+    };
     if let Ok(flow) = cell.flow.try_borrow()
         && let Some(value) = flow.property(path.without_prefix())
     {

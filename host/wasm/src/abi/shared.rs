@@ -69,7 +69,7 @@ fn register(caller: Caller<'_, State>, name: u32, length: u32, out: u32) -> Answ
     let name = String::from_utf8_lossy(guest.take(name, length)?).into_owned();
     let state = guest.state_mut();
     let notifier = notifier(state);
-    let registered = state.binding.engine().shared().queues().register(state.config().vm_id(), &name, notifier.clone());
+    let registered = state.binding.engine().shared().queues().register(state.config().vm_id(), &name, &notifier);
     match registered {
         Ok(queue) => {
             state.notifiers.push(notifier);

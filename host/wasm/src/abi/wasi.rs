@@ -42,7 +42,9 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             Ok(SUCCESS)
         })?;
         linker.func_wrap(module, "sched_yield", |_: Caller<'_, State>| SUCCESS)?;
-        linker.func_wrap(module, "proc_exit", |_: Caller<'_, State>, code: i32| -> wasmtime::Result<()> { Err(wasmtime::Error::new(Exit(code))) })?;
+        linker.func_wrap(module, "proc_exit", |_: Caller<'_, State>, code: i32| -> wasmtime::Result<()> {
+            Err(wasmtime::Error::new(Exit(code)))
+        })?;
         link_absent(linker, module)?;
     }
     Ok(())

@@ -21,9 +21,9 @@ use crate::host::{
     StreamHost,
 };
 use crate::module::Module;
+use crate::stats::Callback;
 use crate::stream::{Chain, Stream};
 use crate::time::Nanos;
-use crate::stats::Callback;
 use crate::vm::StartError;
 
 /// A module that exports callbacks only for the other kind of stream cannot be meant.
@@ -51,7 +51,12 @@ pub(super) fn prove(binding: &Arc<Binding>, host: Option<&CanaryHost>) -> Result
     drop(stream);
     if vm.is_dead() {
         let trap = Why { message: "creating a stream context trapped".into(), frames: Vec::new() };
-        return Err(module.fault(LoadFault::Trapped { phase: Phase::Probe, function: Callback::ContextCreate.name().into(), trap, log: lines() }));
+        return Err(module.fault(LoadFault::Trapped {
+            phase: Phase::Probe,
+            function: Callback::ContextCreate.name().into(),
+            trap,
+            log: lines(),
+        }));
     }
     filter.retire();
     Ok(())
@@ -91,7 +96,13 @@ struct Recorder {
 
 impl Recorder {
     fn new(inner: Option<SharedHost>) -> Self {
-        Self { inner, started: Instant::now(), lines: RefCell::default(), replies: RefCell::default(), random: Cell::new(0x9E37_79B9_7F4A_7C15) }
+        Self {
+            inner,
+            started: Instant::now(),
+            lines: RefCell::default(),
+            replies: RefCell::default(),
+            random: Cell::new(0x9E37_79B9_7F4A_7C15),
+        }
     }
 }
 

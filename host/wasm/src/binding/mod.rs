@@ -51,7 +51,13 @@ impl Binding {
     ///
     /// # Errors
     /// At the first step that fails, saying which, why, and what to do.
-    pub fn load(engine: &Engine, config: BindingConfig, name: &str, bytes: &[u8], canary: Option<&CanaryHost>) -> Result<Arc<Self>, LoadError> {
+    pub fn load(
+        engine: &Engine,
+        config: BindingConfig,
+        name: &str,
+        bytes: &[u8],
+        canary: Option<&CanaryHost>,
+    ) -> Result<Arc<Self>, LoadError> {
         checked(&config, name)?;
         let limits = LoadLimits::default().memory_bytes(config.limits.memory as u64);
         let options = LoadOptions { cache: engine.cache(), limits };
@@ -63,10 +69,18 @@ impl Binding {
     ///
     /// # Errors
     /// As [`Binding::load`].
-    pub fn from_module(engine: &Engine, config: BindingConfig, module: Module, canary: Option<&CanaryHost>) -> Result<Arc<Self>, LoadError> {
+    pub fn from_module(
+        engine: &Engine,
+        config: BindingConfig,
+        module: Module,
+        canary: Option<&CanaryHost>,
+    ) -> Result<Arc<Self>, LoadError> {
         checked(&config, module.name())?;
         canary::check_kind(&config, &module)?;
-        let pre = engine.linker().instantiate_pre(module.code()).map_err(|error| module.fault(LoadFault::Link { cause: format!("{error:#}") }))?;
+        let pre = engine
+            .linker()
+            .instantiate_pre(module.code())
+            .map_err(|error| module.fault(LoadFault::Link { cause: format!("{error:#}") }))?;
         let (stats, metrics, scope) = (engine.stats(&config), engine.metrics(&config), engine.scope(&config));
         let binding = Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope });
         canary::prove(&binding, canary)?;
@@ -111,7 +125,7 @@ impl Binding {
 
     /// Between restarts: the first at once, then from 100 ms up to half a minute.
     pub(crate) fn backoff(&self) -> Backoff {
-        Backoff::new(Duration::from_millis(100), Duration::from_secs(30)).with_free_failures(1)
+        Backoff::new(Duration::from_millis(100), Duration::from_secs(30)).with_free_failures(1).with_stable_period(Duration::from_secs(30))
     }
 
     /// Whether the filter may change this side's bodies.

@@ -9,7 +9,9 @@ impl LoadFault {
     pub fn help(&self) -> String {
         match self {
             Self::NotAModule { found } => found.help().into(),
-            Self::TooLarge { .. } => "strip debug information (`wasm-strip` or `wasm-opt --strip-debug`) or raise the module size limit".into(),
+            Self::TooLarge { .. } => {
+                "strip debug information (`wasm-strip` or `wasm-opt --strip-debug`) or raise the module size limit".into()
+            }
             Self::Container { .. } => "fetch or pack the file again; it was probably cut short".into(),
             Self::NoModuleInArchive { .. } => "put one module into the archive, as plugin.wasm".into(),
             Self::NestedTooDeep { .. } => "pack the module once: plain, gzip, or a tar archive".into(),
@@ -33,18 +35,10 @@ impl LoadFault {
 impl Phase {
     pub(super) fn help(self) -> &'static str {
         match self {
-            Self::Instantiate => {
-                "the module fails before any of its callbacks: try it with the memory ceiling raised"
-            }
-            Self::Start => {
-                "read the filter's log lines above this one; a wrong root id is a common cause"
-            }
-            Self::Configure => {
-                "check the filter's configuration; it may not survive a value it did not expect"
-            }
-            Self::Probe => {
-                "check that the filter serves this kind of stream (HTTP or TCP) and its root id"
-            }
+            Self::Instantiate => "the module fails before any of its callbacks: try it with the memory ceiling raised",
+            Self::Start => "read the filter's log lines above this one; a wrong root id is a common cause",
+            Self::Configure => "check the filter's configuration; it may not survive a value it did not expect",
+            Self::Probe => "check that the filter serves this kind of stream (HTTP or TCP) and its root id",
         }
     }
 }
@@ -66,12 +60,8 @@ impl Guess {
 impl MemoryFault {
     pub(super) fn help(&self) -> &'static str {
         match self {
-            Self::Missing | Self::NotExported => {
-                "export the module's memory under the name \"memory\""
-            }
-            Self::Imported { .. } => {
-                "link with the memory defined in the module (wasm-ld: without --import-memory)"
-            }
+            Self::Missing | Self::NotExported => "export the module's memory under the name \"memory\"",
+            Self::Imported { .. } => "link with the memory defined in the module (wasm-ld: without --import-memory)",
             Self::Shared => "build without threads (-pthread, +atomics)",
             Self::Wide => "build for wasm32, not wasm64",
             Self::AboveCeiling { .. } => {
@@ -84,9 +74,6 @@ impl MemoryFault {
 fn imports_help(imports: &[UnknownImport]) -> String {
     match imports.iter().find_map(|import| import.near.as_deref()) {
         Some(near) => format!("check the spelling against {near} and rebuild the filter"),
-        None => {
-            "build the filter for Proxy-Wasm only, without the library that brings these imports"
-                .into()
-        }
+        None => "build the filter for Proxy-Wasm only, without the library that brings these imports".into(),
     }
 }

@@ -177,15 +177,8 @@ impl Cache {
         match made.and_then(|()| fs::metadata(&dir)) {
             Err(cause) => Err(OpenError::Io { dir, cause }),
             Ok(meta) => match private(&meta) {
-                Err(why) => Err(OpenError::NotPrivate {
-                    dir,
-                    why: why.to_string(),
-                }),
-                Ok(()) => Ok(Self {
-                    dir,
-                    max_bytes,
-                    counters: Counters::default(),
-                }),
+                Err(why) => Err(OpenError::NotPrivate { dir, why: why.to_string() }),
+                Ok(()) => Ok(Self { dir, max_bytes, counters: Counters::default() }),
             },
         }
     }
@@ -209,12 +202,10 @@ impl Cache {
         let key = Key::new(engine, digest);
         let (counter, answer) = match self.read(&key) {
             Ok(None) => (&self.counters.misses, Lookup::Miss),
-            Ok(Some(entry)) => {
-                match verify(&entry, &key).and_then(|code| deserialize(engine, &code)) {
-                    Ok(module) => (&self.counters.hits, Lookup::Hit(module)),
-                    Err(refusal) => (&self.counters.refused, Lookup::Refused(refusal)),
-                }
-            }
+            Ok(Some(entry)) => match verify(&entry, &key).and_then(|code| deserialize(engine, &code)) {
+                Ok(module) => (&self.counters.hits, Lookup::Hit(module)),
+                Err(refusal) => (&self.counters.refused, Lookup::Refused(refusal)),
+            },
             Err(refusal) => (&self.counters.refused, Lookup::Refused(refusal)),
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -225,21 +216,11 @@ impl Cache {
     ///
     /// # Errors
     /// When the entry could not be written; nothing is left behind then.
-    pub fn store(
-        &self,
-        engine: &Engine,
-        digest: Digest,
-        module: &wasmtime::Module,
-    ) -> Result<(), StoreError> {
-        let code = module
-            .serialize()
-            .map_err(|error| StoreError::Engine(format!("{error:#}")))?;
+    pub fn store(&self, engine: &Engine, digest: Digest, module: &wasmtime::Module) -> Result<(), StoreError> {
+        let code = module.serialize().map_err(|error| StoreError::Engine(format!("{error:#}")))?;
         let bytes = (HEADER + code.len()) as u64;
         if bytes > self.max_bytes {
-            return Err(StoreError::TooLarge {
-                bytes,
-                limit: self.max_bytes,
-            });
+            return Err(StoreError::TooLarge { bytes, limit: self.max_bytes });
         }
         let key = Key::new(engine, digest);
         let path = self.dir.join(key.file_name());
@@ -270,10 +251,7 @@ impl Cache {
             return Err(Refusal::Length);
         }
         let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(|_| Refusal::Length)?);
-        (&file)
-            .take(length)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
+        (&file).take(length).read_to_end(&mut bytes).map_err(unreadable)?;
         // The time of use orders eviction; when it cannot be set, the entry is only evicted earlier.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(bytes))
@@ -281,26 +259,14 @@ impl Cache {
 
     fn write(&self, path: &Path, header: &[u8], code: &[u8]) -> Result<(), StoreError> {
         let failed = |step: &'static str| {
-            move |cause: io::Error| StoreError::Io {
-                step,
-                path: path.display().to_string(),
-                cause: cause.to_string(),
-            }
+            move |cause: io::Error| StoreError::Io { step, path: path.display().to_string(), cause: cause.to_string() }
         };
         // Made with mode 0600; removed again on every early return.
-        let mut file = (tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(&self.dir))
-        .map_err(failed("create"))?;
+        let mut file = (tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.dir)).map_err(failed("create"))?;
         let written = file.write_all(header).and_then(|()| file.write_all(code));
-        written
-            .and_then(|()| file.as_file().sync_all())
-            .map_err(failed("write"))?;
-        file.persist(path)
-            .map_err(|error| failed("rename")(error.error))?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed("sync the directory of"))
+        written.and_then(|()| file.as_file().sync_all()).map_err(failed("write"))?;
+        file.persist(path).map_err(|error| failed("rename")(error.error))?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the directory of"))
     }
 
     /// Removes the entries used longest ago until the cache fits, and what crashed writers left.
@@ -311,17 +277,13 @@ impl Cache {
         let (mut entries, mut total) = (Vec::new(), 0u64);
         for file in dir.flatten() {
             let Ok(meta) = file.metadata() else { continue };
-            let (path, used) = (
-                file.path(),
-                meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            );
+            let (path, used) = (file.path(), meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));
             let name = file.file_name();
             let name = name.to_string_lossy();
             if name.ends_with(SUFFIX) {
                 total = total.saturating_add(meta.len());
                 entries.push((used, meta.len(), path));
-            } else if name.starts_with(TEMPORARY) && used.elapsed().is_ok_and(|age| age > ABANDONED)
-            {
+            } else if name.starts_with(TEMPORARY) && used.elapsed().is_ok_and(|age| age > ABANDONED) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -366,15 +328,9 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let engine = Engine::default();
-            let wasm =
-                wat::parse_str(r#"(module (func (export "f") (result i32) i32.const 7))"#).unwrap();
+            let wasm = wat::parse_str(r#"(module (func (export "f") (result i32) i32.const 7))"#).unwrap();
             let module = wasmtime::Module::new(&engine, &wasm).unwrap();
-            Self {
-                dir: tempfile::tempdir().unwrap(),
-                engine,
-                wasm,
-                module,
-            }
+            Self { dir: tempfile::tempdir().unwrap(), engine, wasm, module }
         }
 
         fn cache(&self) -> Cache {
@@ -386,16 +342,12 @@ mod tests {
         }
 
         fn path(&self, cache: &Cache) -> PathBuf {
-            cache
-                .dir
-                .join(Key::new(&self.engine, self.digest()).file_name())
+            cache.dir.join(Key::new(&self.engine, self.digest()).file_name())
         }
 
         fn stored(&self) -> (Cache, PathBuf) {
             let cache = self.cache();
-            cache
-                .store(&self.engine, self.digest(), &self.module)
-                .unwrap();
+            cache.store(&self.engine, self.digest(), &self.module).unwrap();
             let path = self.path(&cache);
             (cache, path)
         }
@@ -419,31 +371,16 @@ mod tests {
     fn what_was_stored_comes_back_and_runs() {
         let fixture = Fixture::new();
         let cache = fixture.cache();
-        assert!(matches!(
-            cache.lookup(&fixture.engine, fixture.digest()),
-            Lookup::Miss
-        ));
-        cache
-            .store(&fixture.engine, fixture.digest(), &fixture.module)
-            .unwrap();
+        assert!(matches!(cache.lookup(&fixture.engine, fixture.digest()), Lookup::Miss));
+        cache.store(&fixture.engine, fixture.digest(), &fixture.module).unwrap();
         // Another engine of the same settings, as another process would have.
         let engine = Engine::default();
         match fixture.cache().lookup(&engine, fixture.digest()) {
             Lookup::Hit(module) => assert!(works(&engine, &module)),
             other => panic!("{other:?}"),
         }
-        assert_eq!(
-            cache.stats(),
-            CacheStats {
-                misses: 1,
-                stored: 1,
-                ..CacheStats::default()
-            }
-        );
-        let left: Vec<_> = fs::read_dir(&cache.dir)
-            .unwrap()
-            .map(|file| file.unwrap().path())
-            .collect();
+        assert_eq!(cache.stats(), CacheStats { misses: 1, stored: 1, ..CacheStats::default() });
+        let left: Vec<_> = fs::read_dir(&cache.dir).unwrap().map(|file| file.unwrap().path()).collect();
         assert_eq!(left, [fixture.path(&cache)], "no temporary file is left");
     }
 
@@ -452,10 +389,7 @@ mod tests {
         let fixture = Fixture::new();
         let (cache, _) = fixture.stored();
         let other = Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
-        assert!(matches!(
-            cache.lookup(&other, fixture.digest()),
-            Lookup::Miss
-        ));
+        assert!(matches!(cache.lookup(&other, fixture.digest()), Lookup::Miss));
     }
 
     #[test]
@@ -486,13 +420,8 @@ mod tests {
         fs::write(&path, [&good[..], b"x"].concat()).unwrap();
         assert_eq!(fixture.refusal(&cache), Refusal::Length);
         // A refused entry is replaced by the next store.
-        cache
-            .store(&fixture.engine, fixture.digest(), &fixture.module)
-            .unwrap();
-        assert!(matches!(
-            cache.lookup(&fixture.engine, fixture.digest()),
-            Lookup::Hit(_)
-        ));
+        cache.store(&fixture.engine, fixture.digest(), &fixture.module).unwrap();
+        assert!(matches!(cache.lookup(&fixture.engine, fixture.digest()), Lookup::Hit(_)));
         assert_eq!(cache.stats().refused, 17);
     }
 
@@ -501,14 +430,8 @@ mod tests {
         let fixture = Fixture::new();
         let (cache, path) = fixture.stored();
         let other = Digest::of(b"another module");
-        cache
-            .store(&fixture.engine, other, &fixture.module)
-            .unwrap();
-        fs::rename(
-            cache.dir.join(Key::new(&fixture.engine, other).file_name()),
-            &path,
-        )
-        .unwrap();
+        cache.store(&fixture.engine, other, &fixture.module).unwrap();
+        fs::rename(cache.dir.join(Key::new(&fixture.engine, other).file_name()), &path).unwrap();
         assert_eq!(fixture.refusal(&cache), Refusal::Key);
     }
 
@@ -531,16 +454,11 @@ mod tests {
         let elsewhere = fixture.dir.path().join("elsewhere");
         fs::rename(&path, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
-        assert!(
-            matches!(fixture.refusal(&cache), Refusal::Unreadable(_)),
-            "links are not followed"
-        );
+        assert!(matches!(fixture.refusal(&cache), Refusal::Unreadable(_)), "links are not followed");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert_eq!(fixture.refusal(&cache), Refusal::NotAFile);
-        let error = cache
-            .store(&fixture.engine, fixture.digest(), &fixture.module)
-            .unwrap_err();
+        let error = cache.store(&fixture.engine, fixture.digest(), &fixture.module).unwrap_err();
         assert!(matches!(error, StoreError::Io { step: "rename", .. }));
     }
 
@@ -551,10 +469,7 @@ mod tests {
         // Only root can give files away; elsewhere the rule is tested on a file that is root's.
         match std::os::unix::fs::chown(&path, Some(12345), None) {
             Ok(()) => assert_eq!(fixture.refusal(&cache), Refusal::ForeignOwner(12345)),
-            Err(_) => assert_eq!(
-                private(&fs::metadata("/").unwrap()),
-                Err(Refusal::ForeignOwner(0))
-            ),
+            Err(_) => assert_eq!(private(&fs::metadata("/").unwrap()), Err(Refusal::ForeignOwner(0))),
         }
     }
 
@@ -566,15 +481,8 @@ mod tests {
         assert_eq!(fs::metadata(&made).unwrap().mode() & 0o777, 0o700);
         fs::set_permissions(&made, fs::Permissions::from_mode(0o777)).unwrap();
         let error = Cache::open(&made, 1).unwrap_err();
-        assert!(
-            matches!(&error, OpenError::NotPrivate { .. })
-                && error.to_string().contains("chmod 700"),
-            "{error}"
-        );
-        assert!(matches!(
-            Cache::open("/dev/null/cache", 1),
-            Err(OpenError::Io { .. })
-        ));
+        assert!(matches!(&error, OpenError::NotPrivate { .. }) && error.to_string().contains("chmod 700"), "{error}");
+        assert!(matches!(Cache::open("/dev/null/cache", 1), Err(OpenError::Io { .. })));
     }
 
     #[test]
@@ -582,50 +490,27 @@ mod tests {
         let fixture = Fixture::new();
         let (cache, first) = fixture.stored();
         let size = fs::metadata(&first).unwrap().len();
-        let cache = Cache {
-            max_bytes: 2 * size + size / 2,
-            ..cache
-        };
+        let cache = Cache { max_bytes: 2 * size + size / 2, ..cache };
         let age = |path: &Path, seconds| {
             let past = SystemTime::now() - Duration::from_secs(seconds);
             File::open(path).unwrap().set_modified(past).unwrap();
         };
         let second = Digest::of(b"second");
-        cache
-            .store(&fixture.engine, second, &fixture.module)
-            .unwrap();
-        let second = cache
-            .dir
-            .join(Key::new(&fixture.engine, second).file_name());
+        cache.store(&fixture.engine, second, &fixture.module).unwrap();
+        let second = cache.dir.join(Key::new(&fixture.engine, second).file_name());
         age(&first, 200);
         age(&second, 100);
         // A use makes the older one the younger.
-        assert!(matches!(
-            cache.lookup(&fixture.engine, fixture.digest()),
-            Lookup::Hit(_)
-        ));
+        assert!(matches!(cache.lookup(&fixture.engine, fixture.digest()), Lookup::Hit(_)));
         let abandoned = cache.dir.join(format!("{TEMPORARY}x"));
         fs::write(&abandoned, b"half").unwrap();
         age(&abandoned, 2 * ABANDONED.as_secs());
-        cache
-            .store(&fixture.engine, Digest::of(b"third"), &fixture.module)
-            .unwrap();
+        cache.store(&fixture.engine, Digest::of(b"third"), &fixture.module).unwrap();
         assert!(first.exists() && !second.exists() && !abandoned.exists());
         assert_eq!(cache.stats().evicted, 1);
-        let tiny = Cache {
-            max_bytes: size - 1,
-            ..fixture.cache()
-        };
-        let error = tiny
-            .store(&fixture.engine, fixture.digest(), &fixture.module)
-            .unwrap_err();
-        assert_eq!(
-            error,
-            StoreError::TooLarge {
-                bytes: size,
-                limit: size - 1
-            }
-        );
+        let tiny = Cache { max_bytes: size - 1, ..fixture.cache() };
+        let error = tiny.store(&fixture.engine, fixture.digest(), &fixture.module).unwrap_err();
+        assert_eq!(error, StoreError::TooLarge { bytes: size, limit: size - 1 });
     }
 
     #[test]
@@ -636,13 +521,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..8 {
-                        cache
-                            .store(&fixture.engine, fixture.digest(), &fixture.module)
-                            .unwrap();
-                        assert!(matches!(
-                            cache.lookup(&fixture.engine, fixture.digest()),
-                            Lookup::Hit(_)
-                        ));
+                        cache.store(&fixture.engine, fixture.digest(), &fixture.module).unwrap();
+                        assert!(matches!(cache.lookup(&fixture.engine, fixture.digest()), Lookup::Hit(_)));
                     }
                 });
             }

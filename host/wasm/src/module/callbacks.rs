@@ -37,11 +37,7 @@ impl fmt::Display for Spec {
         let result = if self.returns { "i32" } else { "()" };
         for (i, arity) in self.arities.iter().enumerate() {
             f.write_str(if i > 0 { " or " } else { "" })?;
-            write!(
-                f,
-                "({}) -> {result}",
-                vec!["i32"; usize::from(*arity)].join(", ")
-            )?;
+            write!(f, "({}) -> {result}", vec!["i32"; usize::from(*arity)].join(", "))?;
         }
         Ok(())
     }
@@ -156,19 +152,14 @@ impl Callbacks {
 
     /// The callbacks that can be called.
     pub fn iter(&self) -> impl Iterator<Item = Callback> + '_ {
-        Callback::ALL
-            .iter()
-            .copied()
-            .filter(|callback| self.arity(*callback).is_some())
+        Callback::ALL.iter().copied().filter(|callback| self.arity(*callback).is_some())
     }
 
     /// Which kinds of streams have callbacks here. Neither means a root-only module.
     #[must_use]
     pub fn streams(&self) -> Streams {
         Streams {
-            http: self
-                .iter()
-                .any(|callback| callback.serves() == Serves::Http),
+            http: self.iter().any(|callback| callback.serves() == Serves::Http),
             tcp: self.iter().any(|callback| callback.serves() == Serves::Tcp),
         }
     }

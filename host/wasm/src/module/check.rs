@@ -21,15 +21,8 @@ const LISTED: usize = 8;
 /// provide, or cannot take the data it asks for.
 pub fn check(facts: &ModuleFacts, memory_ceiling: u64) -> Result<Vec<Warning>, LoadFault> {
     if facts.abi.is_none() {
-        let exports = facts
-            .exports
-            .iter()
-            .take(LISTED)
-            .map(|export| Bare(&export.name).to_string());
-        return Err(LoadFault::NotProxyWasm {
-            guess: guess(facts),
-            exports: exports.collect(),
-        });
+        let exports = facts.exports.iter().take(LISTED).map(|export| Bare(&export.name).to_string());
+        return Err(LoadFault::NotProxyWasm { guess: guess(facts), exports: exports.collect() });
     }
     check_memory(facts, memory_ceiling)?;
     let vendor = check_imports(facts)?;
@@ -41,27 +34,16 @@ pub fn check(facts: &ModuleFacts, memory_ceiling: u64) -> Result<Vec<Warning>, L
 fn guess(facts: &ModuleFacts) -> Guess {
     let imports = |module: &str| facts.imports.iter().any(|import| &*import.module == module);
     let exports = |name: &str| facts.export(name).is_some();
-    let marker = |prefix: &str| {
-        facts
-            .exports
-            .iter()
-            .find(|export| export.name.starts_with(prefix))
-    };
+    let marker = |prefix: &str| facts.exports.iter().find(|export| export.name.starts_with(prefix));
     if imports("http_handler") || exports("handle_request") && exports("handle_response") {
         Guess::HttpWasm
-    } else if marker("proxy_abi_mosn_")
-        .or(marker("proxy_abi_revision_"))
-        .is_some()
-    {
+    } else if marker("proxy_abi_mosn_").or(marker("proxy_abi_revision_")).is_some() {
         Guess::MosnCodec
     } else if let Some(marker) = marker("proxy_abi_version_") {
         Guess::OtherAbiVersion(marker.name.to_string())
     } else if facts.callbacks.iter().next().is_some() {
         Guess::MarkerMissing
-    } else if marker("__wbindgen_").is_some()
-        || imports("wbg")
-        || imports("__wbindgen_placeholder__")
-    {
+    } else if marker("__wbindgen_").is_some() || imports("wbg") || imports("__wbindgen_placeholder__") {
         Guess::Bindgen
     } else if imports("gojs") || imports("go") {
         Guess::GoJs
@@ -75,23 +57,13 @@ fn guess(facts: &ModuleFacts) -> Guess {
 }
 
 fn check_memory(facts: &ModuleFacts, ceiling: u64) -> Result<(), MemoryFault> {
-    if let Some(import) = facts
-        .imports
-        .iter()
-        .find(|import| import.ty == ItemType::Memory)
-    {
-        return Err(MemoryFault::Imported {
-            module: import.module.to_string(),
-            name: import.name.to_string(),
-        });
+    if let Some(import) = facts.imports.iter().find(|import| import.ty == ItemType::Memory) {
+        return Err(MemoryFault::Imported { module: import.module.to_string(), name: import.name.to_string() });
     }
     if facts.memories.is_empty() {
         return Err(MemoryFault::Missing);
     }
-    if facts
-        .export("memory")
-        .is_none_or(|export| export.ty != ItemType::Memory)
-    {
+    if facts.export("memory").is_none_or(|export| export.ty != ItemType::Memory) {
         return Err(MemoryFault::NotExported);
     }
     if facts.memories.iter().any(|memory| memory.shared) {
@@ -101,10 +73,7 @@ fn check_memory(facts: &ModuleFacts, ceiling: u64) -> Result<(), MemoryFault> {
         return Err(MemoryFault::Wide);
     }
     // A module may have several memories; the ceiling is on what they take together.
-    let minimum = facts
-        .memories
-        .iter()
-        .fold(0u64, |sum, memory| sum.saturating_add(memory.minimum));
+    let minimum = facts.memories.iter().fold(0u64, |sum, memory| sum.saturating_add(memory.minimum));
     if minimum > ceiling {
         return Err(MemoryFault::AboveCeiling { minimum, ceiling });
     }
@@ -116,13 +85,9 @@ fn check_imports(facts: &ModuleFacts) -> Result<Vec<Warning>, LoadFault> {
     let mut unknown: Vec<UnknownImport> = Vec::new();
     let mut warnings = Vec::new();
     for import in &facts.imports {
-        let (ItemType::Function(signature), Some(function)) =
-            (&import.ty, imports::find(&import.module, &import.name))
-        else {
+        let (ItemType::Function(signature), Some(function)) = (&import.ty, imports::find(&import.module, &import.name)) else {
             // Counted once even when imported twice, and never more than are shown.
-            let listed = unknown
-                .iter()
-                .any(|other| *other.module == *import.module && *other.name == *import.name);
+            let listed = unknown.iter().any(|other| *other.module == *import.module && *other.name == *import.name);
             if !listed && unknown.len() < LISTED {
                 unknown.push(explain(import));
             }
@@ -137,10 +102,7 @@ fn check_imports(facts: &ModuleFacts) -> Result<Vec<Warning>, LoadFault> {
             });
         }
         if let Group::Vendor(vendor) = function.group {
-            let warning = Warning::VendorImport {
-                name: function.name,
-                vendor,
-            };
+            let warning = Warning::VendorImport { name: function.name, vendor };
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }
@@ -156,14 +118,9 @@ fn check_allocator(facts: &ModuleFacts) -> Result<(), LoadFault> {
     if facts.allocator.is_some() {
         return Ok(());
     }
-    let mut wanted = facts
-        .imports
-        .iter()
-        .filter_map(|import| imports::find(&import.module, &import.name));
+    let mut wanted = facts.imports.iter().filter_map(|import| imports::find(&import.module, &import.name));
     match wanted.find(|function| function.allocates) {
-        Some(function) => Err(LoadFault::NoAllocator {
-            function: function.name.to_owned(),
-        }),
+        Some(function) => Err(LoadFault::NoAllocator { function: function.name.to_owned() }),
         None => Ok(()),
     }
 }
@@ -183,9 +140,7 @@ fn provider(module: &str, name: &str) -> Option<&'static str> {
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     Some(match module {
         "http_handler" => "the http-wasm ABI",
-        "wbg" | "__wbindgen_placeholder__" | "__wbindgen_externref_xform__" => {
-            "JavaScript glue of wasm-bindgen"
-        }
+        "wbg" | "__wbindgen_placeholder__" | "__wbindgen_externref_xform__" => "JavaScript glue of wasm-bindgen",
         "go" | "gojs" => "the JavaScript glue of Go's js target: build with GOOS=wasip1",
         "wasix_32v1" | "wasix_64v1" => "Wasmer's WASIX",
         "wasi_ephemeral_nn" | "wasi_nn" => "WASI neural networks",
@@ -193,26 +148,10 @@ fn provider(module: &str, name: &str) -> Option<&'static str> {
         _ if module.starts_with("wasi:") => "the component model (WASI preview 2)",
         _ if module.starts_with("fastly_") => "Fastly Compute",
         _ if module.starts_with("wasi_") => "another WASI proposal",
-        "env"
-            if starts(&[
-                "__memory_base",
-                "__table_base",
-                "__stack_pointer",
-                "__indirect_function_table",
-            ]) =>
-        {
+        "env" if starts(&["__memory_base", "__table_base", "__stack_pointer", "__indirect_function_table"]) => {
             "a dynamic linker: the module is a shared library"
         }
-        "env"
-            if starts(&[
-                "invoke_",
-                "_emscripten",
-                "emscripten_",
-                "__cxa_",
-                "__syscall_",
-                "_embind",
-            ]) =>
-        {
+        "env" if starts(&["invoke_", "_emscripten", "emscripten_", "__cxa_", "__syscall_", "_embind"]) => {
             "Emscripten's JavaScript glue: link with -sSTANDALONE_WASM"
         }
         "env" if starts(&["opa_"]) => "an Open Policy Agent host",
@@ -251,10 +190,7 @@ mod tests {
     }
 
     fn checked(wat: &str) -> Result<Vec<Warning>, LoadFault> {
-        check(
-            &ModuleFacts::parse(&wat::parse_str(wat).unwrap()).unwrap(),
-            CEILING,
-        )
+        check(&ModuleFacts::parse(&wat::parse_str(wat).unwrap()).unwrap(), CEILING)
     }
 
     fn refused(wat: &str) -> String {
@@ -268,24 +204,15 @@ mod tests {
         let mut imports = String::new();
         for function in HOST_FUNCTIONS {
             for module in function.modules {
-                let list = |types: &[wasmparser::ValType]| {
-                    types.iter().map(|ty| format!("{ty} ")).collect::<String>()
-                };
+                let list = |types: &[wasmparser::ValType]| types.iter().map(|ty| format!("{ty} ")).collect::<String>();
                 let (params, results) = (list(function.params), list(function.results));
-                let line = format!(
-                    "(import \"{module}\" \"{}\" (func (param {params}) (result {results})))",
-                    function.name
-                );
+                let line = format!("(import \"{module}\" \"{}\" (func (param {params}) (result {results})))", function.name);
                 imports += &line.repeat(2);
             }
         }
         let alloc = r#"(func (export "malloc") (param i32) (result i32) i32.const 0)"#;
         let warnings = checked(&module(&(imports + alloc))).unwrap();
-        assert_eq!(
-            warnings.len(),
-            6,
-            "one for each vendor function: {warnings:?}"
-        );
+        assert_eq!(warnings.len(), 6, "one for each vendor function: {warnings:?}");
         assert_eq!(
             warnings[0].to_string(),
             "import env.envoy_resolve_dns belongs to Envoy; here every call of it is answered UNIMPLEMENTED"
@@ -296,43 +223,18 @@ mod tests {
     fn unknown_imports_are_named_with_their_type_and_provider() {
         let cases = [
             ("env", "proxy_lgo", "(did you mean env.proxy_log?)"),
-            (
-                "env",
-                "fd_write",
-                "(did you mean wasi_snapshot_preview1.fd_write?)",
-            ),
-            (
-                "env",
-                "proxy_frobnicate",
-                "(another Proxy-Wasm host or ABI version)",
-            ),
-            (
-                "env",
-                "invoke_vii",
-                "(Emscripten's JavaScript glue: link with -sSTANDALONE_WASM)",
-            ),
-            (
-                "env",
-                "my_c_function",
-                "(nobody: a function declared but not linked in)",
-            ),
-            (
-                "wasi:io/streams",
-                "read",
-                "(the component model (WASI preview 2))",
-            ),
+            ("env", "fd_write", "(did you mean wasi_snapshot_preview1.fd_write?)"),
+            ("env", "proxy_frobnicate", "(another Proxy-Wasm host or ABI version)"),
+            ("env", "invoke_vii", "(Emscripten's JavaScript glue: link with -sSTANDALONE_WASM)"),
+            ("env", "my_c_function", "(nobody: a function declared but not linked in)"),
+            ("wasi:io/streams", "read", "(the component model (WASI preview 2))"),
             ("a\nb", "c", ""),
         ];
         for (in_module, name, note) in cases {
-            let import = format!(
-                r#"(import "{}" "{name}" (func (param i32)))"#,
-                in_module.escape_default()
-            );
+            let import = format!(r#"(import "{}" "{name}" (func (param i32)))"#, in_module.escape_default());
             let error = refused(&module(&import));
             let shown = in_module.escape_default();
-            let expected = format!(
-                "imports what this host does not provide: {shown}.{name} (i32) -> () {note}"
-            );
+            let expected = format!("imports what this host does not provide: {shown}.{name} (i32) -> () {note}");
             assert_eq!(error, expected.trim_end());
         }
     }
@@ -342,46 +244,26 @@ mod tests {
         let one = |name: usize| format!(r#"(import "x" "f{name}" (func))"#);
         let twenty: String = (0..20).map(one).chain((0..20).map(one)).collect();
         assert_eq!(refused(&module(&twenty)).matches("x.f").count(), LISTED);
-        assert!(
-            refused(&module(r#"(import "env" "table" (table 1 funcref))"#))
-                .contains("env.table (table)")
-        );
+        assert!(refused(&module(r#"(import "env" "table" (table 1 funcref))"#)).contains("env.table (table)"));
     }
 
     #[test]
     fn a_wrong_import_type_names_both() {
-        let error = refused(&module(
-            r#"(import "env" "proxy_log" (func (param i32 i64)))"#,
-        ));
-        assert_eq!(
-            error,
-            "imports env.proxy_log as (i32, i64) -> (), but the host function is (i32, i32, i32) -> i32"
-        );
+        let error = refused(&module(r#"(import "env" "proxy_log" (func (param i32 i64)))"#));
+        assert_eq!(error, "imports env.proxy_log as (i32, i64) -> (), but the host function is (i32, i32, i32) -> i32");
     }
 
     #[test]
     fn a_module_of_another_kind_is_told_what_it_is() {
         let marker = |name: &str| format!(r#"(module (func (export "{name}")))"#);
         let cases = [
-            (
-                r#"(module (import "http_handler" "log" (func)))"#.to_owned(),
-                Guess::HttpWasm,
-            ),
+            (r#"(module (import "http_handler" "log" (func)))"#.to_owned(), Guess::HttpWasm),
             (marker("proxy_abi_mosn_version_0_2_0"), Guess::MosnCodec),
             (marker("proxy_abi_revision_0_2_0"), Guess::MosnCodec),
-            (
-                marker("proxy_abi_version_0_3_0"),
-                Guess::OtherAbiVersion("proxy_abi_version_0_3_0".into()),
-            ),
-            (
-                r#"(module (func (export "proxy_on_tick") (param i32)))"#.to_owned(),
-                Guess::MarkerMissing,
-            ),
+            (marker("proxy_abi_version_0_3_0"), Guess::OtherAbiVersion("proxy_abi_version_0_3_0".into())),
+            (r#"(module (func (export "proxy_on_tick") (param i32)))"#.to_owned(), Guess::MarkerMissing),
             (marker("__wbindgen_malloc"), Guess::Bindgen),
-            (
-                r#"(module (import "gojs" "runtime.wasmExit" (func (param i32))))"#.to_owned(),
-                Guess::GoJs,
-            ),
+            (r#"(module (import "gojs" "runtime.wasmExit" (func (param i32))))"#.to_owned(), Guess::GoJs),
             (marker("opa_eval"), Guess::OpaPolicy),
             (marker("_start"), Guess::WasiCommand),
             (marker("add"), Guess::Unknown),
@@ -400,30 +282,16 @@ mod tests {
 
     #[test]
     fn memories_that_cannot_be_used_are_refused() {
-        let with = |memory: &str| {
-            format!(r#"(module {memory} (func (export "proxy_abi_version_0_2_0")))"#)
-        };
+        let with = |memory: &str| format!(r#"(module {memory} (func (export "proxy_abi_version_0_2_0")))"#);
         let cases = [
             ("", "has no memory"),
             ("(memory 1)", "does not export its memory"),
-            (
-                r#"(memory 1) (global (export "memory") i32 (i32.const 0))"#,
-                "does not export its memory",
-            ),
-            (
-                r#"(import "env" "memory" (memory 1))"#,
-                "imports its memory (env.memory)",
-            ),
+            (r#"(memory 1) (global (export "memory") i32 (i32.const 0))"#, "does not export its memory"),
+            (r#"(import "env" "memory" (memory 1))"#, "imports its memory (env.memory)"),
             (r#"(memory (export "memory") 1 2 shared)"#, "shared memory"),
             (r#"(memory (export "memory") i64 1)"#, "64-bit memory"),
-            (
-                r#"(memory (export "memory") 1025)"#,
-                "needs 64.1 MiB of memory to start, above the ceiling of 64 MiB",
-            ),
-            (
-                r#"(memory (export "memory") 1024) (memory 1)"#,
-                "needs 64.1 MiB",
-            ),
+            (r#"(memory (export "memory") 1025)"#, "needs 64.1 MiB of memory to start, above the ceiling of 64 MiB"),
+            (r#"(memory (export "memory") 1024) (memory 1)"#, "needs 64.1 MiB"),
         ];
         for (memory, expected) in cases {
             let error = refused(&with(memory));
@@ -435,8 +303,7 @@ mod tests {
     #[test]
     fn an_allocator_is_wanted_only_by_those_who_take_data() {
         let log = r#"(import "env" "proxy_log" (func (param i32 i32 i32) (result i32)))"#;
-        let get =
-            r#"(import "env" "proxy_get_property" (func (param i32 i32 i32 i32) (result i32)))"#;
+        let get = r#"(import "env" "proxy_get_property" (func (param i32 i32 i32 i32) (result i32)))"#;
         assert_eq!(checked(&module(log)), Ok(vec![]));
         assert!(refused(&module(get)).contains("imports proxy_get_property"));
         let malloc = r#"(func (export "malloc") (param i32) (result i32) i32.const 0)"#;

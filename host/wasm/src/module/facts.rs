@@ -106,10 +106,7 @@ pub struct Signature {
 
 impl Signature {
     pub(crate) fn new(params: &[ValType], results: &[ValType]) -> Self {
-        Self {
-            params: params.into(),
-            results: results.into(),
-        }
+        Self { params: params.into(), results: results.into() }
     }
 
     pub(crate) fn is(&self, params: &[ValType], results: &[ValType]) -> bool {
@@ -126,14 +123,7 @@ impl Signature {
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |types: &[ValType]| {
-            types
-                .iter()
-                .take(16)
-                .map(ValType::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let list = |types: &[ValType]| types.iter().take(16).map(ValType::to_string).collect::<Vec<_>>().join(", ");
         match &*self.results {
             [one] => write!(f, "({}) -> {one}", list(&self.params)),
             results => write!(f, "({}) -> ({})", list(&self.params), list(results)),
@@ -307,25 +297,17 @@ impl ModuleFacts {
 
     /// Gives the exports their roles.
     fn bind(&mut self) {
-        self.abi = AbiVersion::ALL
-            .into_iter()
-            .rev()
-            .find(|version| self.export(version.marker()).is_some());
+        self.abi = AbiVersion::ALL.into_iter().rev().find(|version| self.export(version.marker()).is_some());
         for callback in Callback::ALL {
             let spec = callback.spec();
-            let bound = spec
-                .arities
-                .iter()
-                .find(|arity| self.has(spec.name, **arity, spec.returns));
+            let bound = spec.arities.iter().find(|arity| self.has(spec.name, **arity, spec.returns));
             match bound {
                 Some(arity) => self.callbacks.bind(*callback, *arity),
                 None => self.ignored(spec.name, spec.to_string()),
             }
         }
         let allocators = [Allocator::Proxy, Allocator::Malloc];
-        self.allocator = allocators
-            .into_iter()
-            .find(|a| self.role(a.name(), 1, true));
+        self.allocator = allocators.into_iter().find(|a| self.role(a.name(), 1, true));
         self.entry = if self.role("_initialize", 0, false) {
             Entry::Initialize(self.main())
         } else if self.role("_start", 0, false) {
@@ -346,10 +328,7 @@ impl ModuleFacts {
     fn role(&mut self, name: &str, params: u8, returns: bool) -> bool {
         let fits = self.has(name, params, returns);
         if !fits {
-            let expected = Signature::new(
-                &vec![ValType::I32; params.into()],
-                &vec![ValType::I32; returns.into()],
-            );
+            let expected = Signature::new(&vec![ValType::I32; params.into()], &vec![ValType::I32; returns.into()]);
             self.ignored(name, expected.to_string());
         }
         fits
@@ -364,11 +343,7 @@ impl ModuleFacts {
         if let Some(export) = self.export(name) {
             let found = export.ty.to_string();
             let name = name.to_owned();
-            self.warnings.push(Warning::IgnoredExport {
-                name,
-                found,
-                expected,
-            });
+            self.warnings.push(Warning::IgnoredExport { name, found, expected });
         }
     }
 }
@@ -424,15 +399,11 @@ mod tests {
         let main = r#"(module (func (export "_initialize")) (func (export "main") (param i32 i32) (result i32) i32.const 0)
             (func (export "__main_void") (result i32) i32.const 0))"#;
         let void = r#"(module (func (export "_initialize")) (func (export "__main_void") (result i32) i32.const 0))"#;
-        let wrong =
-            r#"(module (func (export "_initialize") (param i32)) (func (export "_start")))"#;
+        let wrong = r#"(module (func (export "_initialize") (param i32)) (func (export "_start")))"#;
         assert_eq!(facts(none).entry, Entry::None);
         assert_eq!(facts(start).entry, Entry::Start);
         assert_eq!(facts(init).entry, Entry::Initialize(None));
-        assert_eq!(
-            facts(main).entry,
-            Entry::Initialize(Some(Main::WithArguments))
-        );
+        assert_eq!(facts(main).entry, Entry::Initialize(Some(Main::WithArguments)));
         assert_eq!(facts(void).entry, Entry::Initialize(Some(Main::Void)));
         assert_eq!(facts(wrong).entry, Entry::Start);
         assert_eq!(facts(wrong).warnings.len(), 1);
@@ -458,11 +429,7 @@ mod tests {
         assert_eq!(twice.imports[0], twice.imports[1]);
         assert_eq!(twice.imports[0].ty.to_string(), "(i32, i64) -> f64");
         assert_eq!(twice.imports[2].ty.to_string(), "(global)");
-        assert_eq!(
-            twice.export("late").unwrap().ty.to_string(),
-            "(f32) -> ()",
-            "imported functions come first in the index space"
-        );
+        assert_eq!(twice.export("late").unwrap().ty.to_string(), "(f32) -> ()", "imported functions come first in the index space");
     }
 
     #[test]
@@ -472,28 +439,10 @@ mod tests {
                 (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) i32.const 0)
                 (@custom ".debug_info" "") (@custom "producers" ""))"#,
         );
-        assert_eq!(
-            http.memories,
-            [Memory {
-                minimum: 2 << 16,
-                maximum: Some(16 << 16),
-                shared: false,
-                wide: false
-            }]
-        );
-        assert_eq!(
-            http.callbacks.streams(),
-            Streams {
-                http: true,
-                tcp: false
-            }
-        );
+        assert_eq!(http.memories, [Memory { minimum: 2 << 16, maximum: Some(16 << 16), shared: false, wide: false }]);
+        assert_eq!(http.callbacks.streams(), Streams { http: true, tcp: false });
         assert!(http.has_dwarf && http.has_names && http.has_start);
-        assert!(
-            http.custom_sections
-                .iter()
-                .any(|name| &**name == "producers")
-        );
+        assert!(http.custom_sections.iter().any(|name| &**name == "producers"));
         let root = facts(r#"(module (func (export "proxy_on_tick") (param i32)))"#);
         assert!(root.callbacks.streams().root_only() && !root.has_dwarf && !root.has_start);
     }
@@ -503,18 +452,13 @@ mod tests {
         // An export section (7) with one export "f" of function 5, in a module without functions.
         let bytes = b"\0asm\x01\0\0\0\x07\x05\x01\x01f\x00\x05";
         let error = ModuleFacts::parse(bytes).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "malformed WebAssembly at byte 0: export f is function 5, which does not exist"
-        );
+        assert_eq!(error, "malformed WebAssembly at byte 0: export f is function 5, which does not exist");
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
         let imports = r#"(import "env" "f" (func))"#.repeat(MAX_ITEMS + 1);
         let bytes = wat::parse_str(format!("(module {imports})")).unwrap();
-        assert!(
-            matches!(ModuleFacts::parse(&bytes), Err(LoadFault::Malformed { cause, .. }) if cause.contains("imports"))
-        );
+        assert!(matches!(ModuleFacts::parse(&bytes), Err(LoadFault::Malformed { cause, .. }) if cause.contains("imports")));
     }
 }

@@ -65,9 +65,7 @@ impl HostFunction {
 
 /// The host function behind an import.
 pub(crate) fn find(module: &str, name: &str) -> Option<&'static HostFunction> {
-    HOST_FUNCTIONS
-        .iter()
-        .find(|function| function.name == name && function.modules.contains(&module))
+    HOST_FUNCTIONS.iter().find(|function| function.name == name && function.modules.contains(&module))
 }
 
 const ENV: &[&str] = &["env"];
@@ -79,40 +77,20 @@ const D: ValType = ValType::F64;
 
 /// A function of `env` with `i32` parameters and a status.
 const fn env(group: Group, name: &'static str, params: &'static [ValType]) -> HostFunction {
-    HostFunction {
-        modules: ENV,
-        name,
-        params,
-        results: &[I],
-        group,
-        allocates: false,
-    }
+    HostFunction { modules: ENV, name, params, results: &[I], group, allocates: false }
 }
 
 /// The same, returning data that the host allocates in the guest.
 const fn data(group: Group, name: &'static str, params: &'static [ValType]) -> HostFunction {
-    HostFunction {
-        allocates: true,
-        ..env(group, name, params)
-    }
+    HostFunction { allocates: true, ..env(group, name, params) }
 }
 
 const fn wasi(name: &'static str, params: &'static [ValType]) -> HostFunction {
-    HostFunction {
-        modules: WASI,
-        ..env(Group::Wasi, name, params)
-    }
+    HostFunction { modules: WASI, ..env(Group::Wasi, name, params) }
 }
 
-const fn runtime(
-    name: &'static str,
-    params: &'static [ValType],
-    results: &'static [ValType],
-) -> HostFunction {
-    HostFunction {
-        results,
-        ..env(Group::Runtime, name, params)
-    }
+const fn runtime(name: &'static str, params: &'static [ValType], results: &'static [ValType]) -> HostFunction {
+    HostFunction { results, ..env(Group::Runtime, name, params) }
 }
 
 const ENVOY: Group = Group::Vendor("Envoy");
@@ -244,11 +222,7 @@ mod tests {
         let mut seen = HashSet::new();
         for function in HOST_FUNCTIONS {
             for module in function.modules {
-                assert!(
-                    seen.insert((module, function.name)),
-                    "{module}.{}",
-                    function.name
-                );
+                assert!(seen.insert((module, function.name)), "{module}.{}", function.name);
                 assert!(std::ptr::eq(find(module, function.name).unwrap(), function));
             }
         }
@@ -256,9 +230,7 @@ mod tests {
 
     #[test]
     fn the_preview_1_set_is_whole() {
-        let wasi = HOST_FUNCTIONS
-            .iter()
-            .filter(|function| function.group == Group::Wasi);
+        let wasi = HOST_FUNCTIONS.iter().filter(|function| function.group == Group::Wasi);
         assert_eq!(wasi.count(), 46);
     }
 
@@ -268,11 +240,7 @@ mod tests {
         for function in HOST_FUNCTIONS.iter().filter(|function| function.allocates) {
             assert!(function.params.len() >= 2, "{}", function.name);
             let verbs = ["proxy_get_", "proxy_dequeue_", "proxy_call_"];
-            assert!(
-                verbs.iter().any(|verb| function.name.starts_with(verb)),
-                "{}",
-                function.name
-            );
+            assert!(verbs.iter().any(|verb| function.name.starts_with(verb)), "{}", function.name);
         }
     }
 }

@@ -47,28 +47,19 @@ impl LoadLimits {
     /// With another module size, at most [`Self::MAX_MODULE_BYTES`].
     #[must_use]
     pub fn module_bytes(self, bytes: u64) -> Self {
-        Self {
-            module_bytes: bytes.min(Self::MAX_MODULE_BYTES),
-            ..self
-        }
+        Self { module_bytes: bytes.min(Self::MAX_MODULE_BYTES), ..self }
     }
 
     /// With another memory ceiling, at most [`Self::MAX_MEMORY_BYTES`].
     #[must_use]
     pub fn memory_bytes(self, bytes: u64) -> Self {
-        Self {
-            memory_bytes: bytes.min(Self::MAX_MEMORY_BYTES),
-            ..self
-        }
+        Self { memory_bytes: bytes.min(Self::MAX_MEMORY_BYTES), ..self }
     }
 }
 
 impl Default for LoadLimits {
     fn default() -> Self {
-        Self {
-            module_bytes: Self::DEFAULT_MODULE_BYTES,
-            memory_bytes: Self::DEFAULT_MEMORY_BYTES,
-        }
+        Self { module_bytes: Self::DEFAULT_MODULE_BYTES, memory_bytes: Self::DEFAULT_MEMORY_BYTES }
     }
 }
 
@@ -108,27 +99,15 @@ impl Module {
     ///
     /// # Errors
     /// When the bytes are no module that this host can run; the error says why and what to do.
-    pub fn load(
-        engine: &Engine,
-        name: &str,
-        bytes: &[u8],
-        options: &LoadOptions<'_>,
-    ) -> Result<Self, LoadError> {
+    pub fn load(engine: &Engine, name: &str, bytes: &[u8], options: &LoadOptions<'_>) -> Result<Self, LoadError> {
         let unnamed = |fault| LoadError::new(name, None, fault);
         let wasm = sniff::unpack(bytes, options.limits.module_bytes).map_err(unnamed)?;
         let known = |fault| LoadError::new(name, Some(Digest::of(&wasm)), fault);
         let facts = ModuleFacts::parse(&wasm).map_err(known)?;
         let mut warnings = check::check(&facts, options.limits.memory_bytes).map_err(known)?;
-        let (code, report) =
-            code(engine, &wasm, facts.digest, options.cache, &mut warnings).map_err(known)?;
+        let (code, report) = code(engine, &wasm, facts.digest, options.cache, &mut warnings).map_err(known)?;
         let name = name.into();
-        Ok(Self(Arc::new(Loaded {
-            name,
-            facts,
-            warnings,
-            code,
-            report,
-        })))
+        Ok(Self(Arc::new(Loaded { name, facts, warnings, code, report })))
     }
 
     /// The name it was loaded under.
@@ -202,19 +181,14 @@ fn code(
     warnings: &mut Vec<Warning>,
 ) -> Result<(wasmtime::Module, LoadReport), LoadFault> {
     let start = Instant::now();
-    let report = |cached| LoadReport {
-        cached,
-        code_time: start.elapsed(),
-    };
+    let report = |cached| LoadReport { cached, code_time: start.elapsed() };
     match cache.map(|cache| cache.lookup(engine, digest)) {
         Some(Lookup::Hit(module)) => return Ok((module, report(true))),
         Some(Lookup::Refused(refusal)) => warnings.push(Warning::CacheRefused(refusal)),
         Some(Lookup::Miss) | None => {}
     }
     let compiled = wasmtime::Module::new(engine, wasm);
-    let module = compiled.map_err(|error| LoadFault::Compile {
-        cause: format!("{error:#}"),
-    })?;
+    let module = compiled.map_err(|error| LoadFault::Compile { cause: format!("{error:#}") })?;
     let report = report(false);
     if let Some(Err(error)) = cache.map(|cache| cache.store(engine, digest, &module)) {
         warnings.push(Warning::NotCached(error));
@@ -270,20 +244,14 @@ mod tests {
     fn the_digest_is_that_of_the_unpacked_module() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&SOUND).unwrap();
-        assert_eq!(
-            load(&gzip.finish().unwrap()).unwrap().digest(),
-            Digest::of(&SOUND)
-        );
+        assert_eq!(load(&gzip.finish().unwrap()).unwrap().digest(), Digest::of(&SOUND));
     }
 
     #[test]
     fn errors_are_one_line_and_name_module_and_digest() {
         let digest = |bytes: &[u8]| Digest::of(bytes).short();
         let html = load(b"<!doctype html>\n<p>not found").unwrap_err();
-        assert_eq!(
-            html.to_string(),
-            "module \"geo\": not a WebAssembly module but an HTML page"
-        );
+        assert_eq!(html.to_string(), "module \"geo\": not a WebAssembly module but an HTML page");
         assert!(html.help().contains("open the URL"));
         let empty = b"\0asm\x01\0\0\0";
         let error = load(empty).unwrap_err();
@@ -292,86 +260,50 @@ mod tests {
             digest(empty)
         );
         assert_eq!(error.to_string(), expected);
-        assert_eq!(
-            (error.module(), error.digest()),
-            ("geo", Some(Digest::of(empty)))
-        );
-        let invalid = wat::parse_str(
-            r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_0")) (func (result i32)))"#,
-        )
-        .unwrap();
+        assert_eq!((error.module(), error.digest()), ("geo", Some(Digest::of(empty))));
+        let invalid =
+            wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_0")) (func (result i32)))"#)
+                .unwrap();
         let error = load(&invalid).unwrap_err();
         assert!(matches!(error.fault(), LoadFault::Compile { .. }));
         assert!(!error.to_string().contains('\n'), "{error}");
         let odd = Module::load(&ENGINE, "a\nb", b"", &LoadOptions::default()).unwrap_err();
-        assert_eq!(
-            odd.to_string(),
-            "module \"a\\nb\": not a WebAssembly module but empty"
-        );
+        assert_eq!(odd.to_string(), "module \"a\\nb\": not a WebAssembly module but empty");
     }
 
     #[test]
     fn limits_are_clamped_and_kept() {
-        let limits = LoadLimits::default()
-            .module_bytes(16)
-            .memory_bytes(u64::MAX);
+        let limits = LoadLimits::default().module_bytes(16).memory_bytes(u64::MAX);
         assert_eq!(limits.memory_bytes, LoadLimits::MAX_MEMORY_BYTES);
-        let options = LoadOptions {
-            limits,
-            ..LoadOptions::default()
-        };
+        let options = LoadOptions { limits, ..LoadOptions::default() };
         let error = Module::load(&ENGINE, "geo", &SOUND, &options).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "module \"geo\": the file is larger than the limit of 16 bytes"
-        );
+        assert_eq!(error.to_string(), "module \"geo\": the file is larger than the limit of 16 bytes");
     }
 
     #[test]
     fn the_cache_saves_the_second_compilation_and_never_fails_a_load() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path().join("native"), 64 << 20).unwrap();
-        let options = LoadOptions {
-            cache: Some(&cache),
-            ..LoadOptions::default()
-        };
+        let options = LoadOptions { cache: Some(&cache), ..LoadOptions::default() };
         let load = || Module::load(&ENGINE, "geo", &SOUND, &options).unwrap();
         assert!(!load().report().cached);
         assert!(load().report().cached);
-        let entry = std::fs::read_dir(dir.path().join("native"))
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path();
+        let entry = std::fs::read_dir(dir.path().join("native")).unwrap().next().unwrap().unwrap().path();
         std::fs::write(&entry, b"damage").unwrap();
         let rebuilt = load();
         assert!(!rebuilt.report().cached);
-        assert_eq!(
-            rebuilt.warnings(),
-            [Warning::CacheRefused(cache::Refusal::Length)]
-        );
+        assert_eq!(rebuilt.warnings(), [Warning::CacheRefused(cache::Refusal::Length)]);
         assert!(load().report().cached, "the rebuilt entry is used again");
         std::fs::remove_dir_all(dir.path().join("native")).unwrap();
         let uncached = load();
-        assert!(
-            matches!(uncached.warnings(), [Warning::NotCached(_)]),
-            "{:?}",
-            uncached.warnings()
-        );
+        assert!(matches!(uncached.warnings(), [Warning::NotCached(_)]), "{:?}", uncached.warnings());
     }
 
     /// The prefixes that lead random bytes past the first comparison.
     fn prefixed() -> impl Strategy<Value = Vec<u8>> {
-        const PREFIXES: [&[u8]; 4] = [
-            b"",
-            b"\0asm\x01\0\0\0",
-            b"\x1f\x8b\x08\0\0\0\0\0\0\0",
-            b"\0asm\x0d\0\x01\0",
-        ];
+        const PREFIXES: [&[u8]; 4] = [b"", b"\0asm\x01\0\0\0", b"\x1f\x8b\x08\0\0\0\0\0\0\0", b"\0asm\x0d\0\x01\0"];
         let bytes = proptest::collection::vec(any::<u8>(), 0..600);
-        (proptest::sample::select(&PREFIXES), bytes)
-            .prop_map(|(prefix, bytes)| [prefix, &bytes].concat())
+        (proptest::sample::select(&PREFIXES), bytes).prop_map(|(prefix, bytes)| [prefix, &bytes].concat())
     }
 
     proptest! {

@@ -73,9 +73,7 @@ impl Format {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Self::Zip,
             [0x7f, b'E', b'L', b'F', ..] => Self::Elf,
-            [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..]
-            | [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..]
-            | [0xca, 0xfe, 0xba, 0xbe, ..] => Self::MachO,
+            [0xfe, 0xed, 0xfa, 0xce | 0xcf, ..] | [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] | [0xca, 0xfe, 0xba, 0xbe, ..] => Self::MachO,
             _ if bytes.get(257..262) == Some(b"ustar") => Self::Tar,
             [b'M', b'Z', ..] => Self::Pe,
             _ => text(bytes),
@@ -85,26 +83,16 @@ impl Format {
     /// What to do when these bytes were meant to be a filter.
     pub(crate) fn help(self) -> &'static str {
         match self {
-            Self::Component => {
-                "components are not supported yet: build a core module (wasm32-wasip1 or wasm32-unknown-unknown)"
-            }
+            Self::Component => "components are not supported yet: build a core module (wasm32-wasip1 or wasm32-unknown-unknown)",
             Self::OtherWasm => "rebuild it with a toolchain that writes WebAssembly version 1",
             Self::Wat => "assemble it first: `wasm-tools parse filter.wat -o filter.wasm`",
-            Self::Zstd | Self::Zip => {
-                "unpack it, or pack it as gzip or tar: those are unpacked here"
-            }
-            Self::Elf | Self::MachO | Self::Pe => {
-                "build the filter for wasm32; native code is never loaded"
-            }
+            Self::Zstd | Self::Zip => "unpack it, or pack it as gzip or tar: those are unpacked here",
+            Self::Elf | Self::MachO | Self::Pe => "build the filter for wasm32; native code is never loaded",
             Self::Html | Self::Xml | Self::Json => {
                 "the server answered with a document, probably an error page: open the URL and check path and credentials"
             }
-            Self::Empty => {
-                "check where the file came from: the download or the mount brought nothing"
-            }
-            Self::Gzip | Self::Tar | Self::Module | Self::Unknown => {
-                "check that the path or URL names a compiled .wasm file"
-            }
+            Self::Empty => "check where the file came from: the download or the mount brought nothing",
+            Self::Gzip | Self::Tar | Self::Module | Self::Unknown => "check that the path or URL names a compiled .wasm file",
         }
     }
 }
@@ -113,9 +101,7 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Module => "WebAssembly module",
-            Self::Component => {
-                "a WebAssembly component (component model), which is another binary format"
-            }
+            Self::Component => "a WebAssembly component (component model), which is another binary format",
             Self::OtherWasm => "a WebAssembly binary of an unknown version",
             Self::Wat => "WebAssembly text, not yet assembled",
             Self::Gzip => "gzip stream",
@@ -146,20 +132,13 @@ fn wasm(version: &[u8]) -> Format {
 }
 
 fn text(bytes: &[u8]) -> Format {
-    let bytes = bytes
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(bytes)
-        .trim_ascii_start();
-    let starts = |word: &[u8]| {
-        (bytes.get(..word.len())).is_some_and(|start| start.eq_ignore_ascii_case(word))
-    };
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let starts = |word: &[u8]| (bytes.get(..word.len())).is_some_and(|start| start.eq_ignore_ascii_case(word));
     match bytes {
         _ if starts(b"<!doctype html") || starts(b"<html") => Format::Html,
         [b'<', ..] => Format::Xml,
         [b'{' | b'[', ..] => Format::Json,
-        _ if starts(b"(module") || starts(b"(component") || starts(b"(;") || starts(b";;") => {
-            Format::Wat
-        }
+        _ if starts(b"(module") || starts(b"(component") || starts(b"(;") || starts(b";;") => Format::Wat,
         _ => Format::Unknown,
     }
 }
@@ -170,10 +149,7 @@ fn text(bytes: &[u8]) -> Format {
 /// When the bytes are no module, are damaged, or are above the limit.
 pub fn unpack(bytes: &[u8], limit: u64) -> Result<Cow<'_, [u8]>, LoadFault> {
     if bytes.len() as u64 > limit {
-        return Err(LoadFault::TooLarge {
-            what: "the file",
-            limit,
-        });
+        return Err(LoadFault::TooLarge { what: "the file", limit });
     }
     let mut bytes = Cow::Borrowed(bytes);
     for _ in 0..=MAX_DEPTH {
@@ -188,15 +164,9 @@ pub fn unpack(bytes: &[u8], limit: u64) -> Result<Cow<'_, [u8]>, LoadFault> {
 }
 
 /// All of `reader`, refused as soon as it gives more than `limit` bytes.
-fn read_bounded(
-    reader: impl Read,
-    limit: u64,
-    container: Format,
-    what: &'static str,
-) -> Result<Vec<u8>, LoadFault> {
+fn read_bounded(reader: impl Read, limit: u64, container: Format, what: &'static str) -> Result<Vec<u8>, LoadFault> {
     let mut out = Vec::new();
-    (reader.take(limit.saturating_add(1)).read_to_end(&mut out))
-        .map_err(|error| damaged(container, &error))?;
+    (reader.take(limit.saturating_add(1)).read_to_end(&mut out)).map_err(|error| damaged(container, &error))?;
     match out.len() as u64 > limit {
         true => Err(LoadFault::TooLarge { what, limit }),
         false => Ok(out),
@@ -204,19 +174,11 @@ fn read_bounded(
 }
 
 fn damaged(container: Format, error: &std::io::Error) -> LoadFault {
-    LoadFault::Container {
-        container,
-        cause: error.to_string(),
-    }
+    LoadFault::Container { container, cause: error.to_string() }
 }
 
 fn gunzip(bytes: &[u8], limit: u64) -> Result<Vec<u8>, LoadFault> {
-    read_bounded(
-        MultiGzDecoder::new(bytes),
-        limit,
-        Format::Gzip,
-        "the decompressed file",
-    )
+    read_bounded(MultiGzDecoder::new(bytes), limit, Format::Gzip, "the decompressed file")
 }
 
 /// `plugin.wasm` at the archive's root, else its only `*.wasm`.
@@ -236,8 +198,7 @@ fn untar(bytes: &[u8], limit: u64) -> Result<Vec<u8>, LoadFault> {
             names.push(Bare(&name).to_string());
         }
         let root = name.trim_start_matches("./").trim_start_matches('/');
-        let module =
-            root.len() >= 5 && root.as_bytes()[root.len() - 5..].eq_ignore_ascii_case(b".wasm");
+        let module = root.len() >= 5 && root.as_bytes()[root.len() - 5..].eq_ignore_ascii_case(b".wasm");
         if root == "plugin.wasm" {
             return read_bounded(entry, limit, Format::Tar, "plugin.wasm in the archive");
         }
@@ -245,12 +206,7 @@ fn untar(bytes: &[u8], limit: u64) -> Result<Vec<u8>, LoadFault> {
             modules += 1;
             // A second candidate settles that none will be taken: its bytes are not worth reading.
             only = match modules {
-                1 => Some(read_bounded(
-                    entry,
-                    limit,
-                    Format::Tar,
-                    "the module in the archive",
-                )?),
+                1 => Some(read_bounded(entry, limit, Format::Tar, "the module in the archive")?),
                 _ => None,
             };
         }
@@ -323,39 +279,19 @@ mod tests {
 
     #[test]
     fn wrappers_come_off() {
-        let tar = tar_of(&[
-            ("README", b"x"),
-            ("./plugin.wasm", MODULE),
-            ("other.wasm", b"no"),
-        ]);
-        for packed in [
-            MODULE.to_vec(),
-            gzip(MODULE),
-            tar.clone(),
-            gzip(&tar),
-            gzip(&tar_of(&[("a/FILTER.WASM", &gzip(MODULE))])),
-        ] {
+        let tar = tar_of(&[("README", b"x"), ("./plugin.wasm", MODULE), ("other.wasm", b"no")]);
+        for packed in [MODULE.to_vec(), gzip(MODULE), tar.clone(), gzip(&tar), gzip(&tar_of(&[("a/FILTER.WASM", &gzip(MODULE))]))] {
             assert_eq!(*unpack(&packed, LIMIT).unwrap(), *MODULE);
         }
-        assert!(
-            matches!(unpack(MODULE, LIMIT), Ok(Cow::Borrowed(_))),
-            "a plain module is not copied"
-        );
+        assert!(matches!(unpack(MODULE, LIMIT), Ok(Cow::Borrowed(_))), "a plain module is not copied");
     }
 
     #[test]
     fn an_archive_without_one_clear_module_lists_its_files() {
-        let none =
-            unpack(&tar_of(&[("../../etc/passwd", b"x"), ("a\nb", b"")]), LIMIT).unwrap_err();
-        assert_eq!(
-            none.to_string(),
-            "the tar archive holds no .wasm file (its files: ../../etc/passwd, a\\nb)"
-        );
+        let none = unpack(&tar_of(&[("../../etc/passwd", b"x"), ("a\nb", b"")]), LIMIT).unwrap_err();
+        assert_eq!(none.to_string(), "the tar archive holds no .wasm file (its files: ../../etc/passwd, a\\nb)");
         let two = unpack(&tar_of(&[("a.wasm", MODULE), ("b.wasm", MODULE)]), LIMIT).unwrap_err();
-        assert_eq!(
-            two.to_string(),
-            "the tar archive holds 2 .wasm files and none is plugin.wasm (its files: a.wasm, b.wasm)"
-        );
+        assert_eq!(two.to_string(), "the tar archive holds 2 .wasm files and none is plugin.wasm (its files: a.wasm, b.wasm)");
     }
 
     #[test]
@@ -363,26 +299,9 @@ mod tests {
         let zeros = vec![0; 8 << 20];
         let bomb = gzip(&zeros);
         assert!(bomb.len() < 64 << 10);
-        assert_eq!(
-            unpack(&bomb, LIMIT).unwrap_err(),
-            LoadFault::TooLarge {
-                what: "the decompressed file",
-                limit: LIMIT
-            }
-        );
-        assert!(matches!(
-            unpack(&tar_of(&[("plugin.wasm", &zeros)]), 9 << 20),
-            Err(LoadFault::NotAModule {
-                found: Format::Unknown
-            })
-        ));
-        assert!(matches!(
-            unpack(MODULE, 7),
-            Err(LoadFault::TooLarge {
-                what: "the file",
-                ..
-            })
-        ));
+        assert_eq!(unpack(&bomb, LIMIT).unwrap_err(), LoadFault::TooLarge { what: "the decompressed file", limit: LIMIT });
+        assert!(matches!(unpack(&tar_of(&[("plugin.wasm", &zeros)]), 9 << 20), Err(LoadFault::NotAModule { found: Format::Unknown })));
+        assert!(matches!(unpack(MODULE, 7), Err(LoadFault::TooLarge { what: "the file", .. })));
     }
 
     #[test]
@@ -399,22 +318,13 @@ mod tests {
         header.set_cksum();
         let mut bytes = header.as_bytes().to_vec();
         bytes.extend([0; 1024]);
-        assert_eq!(
-            unpack(&bytes, LIMIT).unwrap_err(),
-            LoadFault::TooLarge {
-                what: "plugin.wasm in the archive",
-                limit: LIMIT
-            }
-        );
+        assert_eq!(unpack(&bytes, LIMIT).unwrap_err(), LoadFault::TooLarge { what: "plugin.wasm in the archive", limit: LIMIT });
     }
 
     #[test]
     fn depth_is_bounded() {
         let deep = (0..4).fold(MODULE.to_vec(), |bytes, _| gzip(&bytes));
-        assert_eq!(
-            unpack(&deep, LIMIT).unwrap_err(),
-            LoadFault::NestedTooDeep { limit: 3 }
-        );
+        assert_eq!(unpack(&deep, LIMIT).unwrap_err(), LoadFault::NestedTooDeep { limit: 3 });
         let fine = (0..3).fold(MODULE.to_vec(), |bytes, _| gzip(&bytes));
         assert_eq!(*unpack(&fine, LIMIT).unwrap(), *MODULE);
     }
@@ -423,21 +333,9 @@ mod tests {
     fn damage_is_named() {
         let mut packed = gzip(MODULE);
         packed.truncate(packed.len() - 5);
-        assert!(matches!(
-            unpack(&packed, LIMIT),
-            Err(LoadFault::Container {
-                container: Format::Gzip,
-                ..
-            })
-        ));
+        assert!(matches!(unpack(&packed, LIMIT), Err(LoadFault::Container { container: Format::Gzip, .. })));
         let mut tar = tar_of(&[("plugin.wasm", MODULE)]);
         tar[0] ^= 1;
-        assert!(matches!(
-            unpack(&tar, LIMIT),
-            Err(LoadFault::Container {
-                container: Format::Tar,
-                ..
-            })
-        ));
+        assert!(matches!(unpack(&tar, LIMIT), Err(LoadFault::Container { container: Format::Tar, .. })));
     }
 }

@@ -138,10 +138,7 @@ impl<H: StreamHost> Stream<H> {
                 variant: 0,
                 failed: false,
                 lanes: Default::default(),
-                policy: LanePolicy {
-                    header_pause: config.header_pause,
-                    final_body_before_trailers: config.final_body_before_trailers,
-                },
+                policy: LanePolicy { header_pause: config.header_pause, final_body_before_trailers: config.final_body_before_trailers },
                 body_access: config.body_access,
                 body_limit: config.limits.body,
             }

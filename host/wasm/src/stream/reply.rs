@@ -38,7 +38,8 @@ impl Asked {
     /// The reply in its final form for a client that sent `request`.
     pub(crate) fn complete(self, request: Option<&mut dyn Headers>) -> LocalReply {
         let details = self.details.split_ascii_whitespace().collect::<Vec<_>>().join("_");
-        let is_grpc = request.is_some_and(|request| request.get(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")));
+        let is_grpc =
+            request.is_some_and(|request| request.get(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")));
         let framing = |name: &Bytes| matches!(name.as_ref(), b"content-length" | b"transfer-encoding" | b"connection" | b":status");
         let mut headers: Vec<_> = self.headers.into_iter().filter(|(name, _)| !framing(name)).collect();
         let (status, body) = if is_grpc {
@@ -114,7 +115,9 @@ mod tests {
 
     #[test]
     fn grpc_replies_are_trailers_only() {
-        for (status, grpc_status, want) in [(403, None, "7"), (403, Some(16), "16"), (403, Some(99), "7"), (418, None, "2"), (200, None, "0")] {
+        for (status, grpc_status, want) in
+            [(403, None, "7"), (403, Some(16), "16"), (403, Some(99), "7"), (418, None, "2"), (200, None, "0")]
+        {
             let mut request = Pairs(vec![(Bytes::from("content-type"), Bytes::from("application/grpc+proto"))]);
             let reply = asked(status, grpc_status).complete(Some(&mut request));
             assert_eq!((reply.status, reply.body.len()), (200, 0));

@@ -16,8 +16,7 @@ pub(crate) struct StreamRef {
 }
 
 pub(crate) enum Context {
-    /// The index of the binding's configuration: 0, or a variant's + 1.
-    Root(usize),
+    Root,
     Stream(StreamRef),
 }
 
@@ -73,12 +72,8 @@ impl Contexts {
     pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamRef> {
         self.slots.iter().flatten().filter_map(|(_, context)| match context {
             Context::Stream(stream) => Some(stream),
-            Context::Root(_) => None,
+            Context::Root => None,
         })
-    }
-
-    pub(crate) fn stream_count(&self) -> usize {
-        self.streams().count()
     }
 
     fn slot(&self, id: u32) -> usize {
@@ -107,19 +102,18 @@ mod tests {
         let mut live = std::collections::VecDeque::new();
         let mut last = 0;
         for round in 0..10_000usize {
-            let id = contexts.insert(Context::Root(round));
+            let id = contexts.insert(Context::Root);
             assert!(id > last, "ids rise");
             last = id;
-            live.push_back((id, round));
+            live.push_back(id);
             if round % 3 != 0 {
-                let (old, value) = live.pop_front().expect("not empty");
-                assert!(matches!(contexts.remove(old), Some(Context::Root(found)) if found == value));
+                let old = live.pop_front().expect("not empty");
+                assert!(contexts.get(old).is_some() && contexts.remove(old).is_some());
                 assert!(contexts.get(old).is_none() && contexts.remove(old).is_none());
             }
         }
-        for (id, value) in live {
-            assert!(matches!(contexts.get(id), Some(Context::Root(found)) if *found == value));
-        }
+        assert!(live.iter().all(|id| contexts.get(*id).is_some()));
+        assert_eq!(contexts.live, live.len());
         assert!(contexts.get(0).is_none());
     }
 
@@ -127,7 +121,7 @@ mod tests {
     fn ids_wrap_around_zero() {
         let mut contexts = Contexts::new();
         contexts.last = u32::MAX - 1;
-        assert_eq!(contexts.insert(Context::Root(0)), u32::MAX);
-        assert_eq!(contexts.insert(Context::Root(0)), 1);
+        assert_eq!(contexts.insert(Context::Root), u32::MAX);
+        assert_eq!(contexts.insert(Context::Root), 1);
     }
 }

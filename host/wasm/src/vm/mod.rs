@@ -30,8 +30,8 @@ use crate::sync::lock;
 use crate::time::Nanos;
 use contexts::{Context, StreamRef};
 use exports::{Exports, OnHeaders};
-use state::{Mode, State};
 pub use start::StartError;
+use state::{Mode, State};
 pub use trap::Trap;
 
 /// What all instances of one binding on one worker share.

@@ -85,11 +85,12 @@ impl Vm {
 /// Root context, `proxy_on_vm_start` and `proxy_on_configure` of the binding's own configuration (0) or a variant's.
 fn configure(binding: &Arc<Binding>, core: &mut Core, index: usize) -> Result<(), StartError> {
     let config = binding.config();
-    let root = core.store.data_mut().contexts.insert(Context::Root(index));
+    let root = core.store.data_mut().contexts.insert(Context::Root);
     core.store.data_mut().roots.push(Root { id: root, period: 0, due: 0, lingers: false });
     let variant = index.checked_sub(1).and_then(|index| config.variants.get(index));
     let size = variant.map_or(&config.configuration, |variant| &variant.configuration).len() as u32;
-    let refused = |callback| StartError::Refused { binding: config.name.clone(), callback, variant: variant.map(|variant| variant.name.clone()) };
+    let refused =
+        |callback| StartError::Refused { binding: config.name.clone(), callback, variant: variant.map(|variant| variant.name.clone()) };
 
     let created = core.call(Callback::ContextCreate, root, |exports| &exports.context_create, (root, 0));
     trapped(binding, core, Callback::ContextCreate, created)?;

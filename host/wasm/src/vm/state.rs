@@ -53,11 +53,10 @@ pub(crate) struct State {
     pub(crate) metrics: Rc<Shard>,
 
     pub(crate) mode: Mode,
-    /// The host call being served, for the messages of traps.
+    /// The context that the running callback is for, and the one that host calls act on.
     pub(crate) context: u32,
     pub(crate) effective: u32,
     pub(crate) output_left: usize,
-    pub(crate) exit: Option<i32>,
 
     pub(crate) memory: Option<Memory>,
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
@@ -94,7 +93,6 @@ impl State {
             mode: Mode::Starting,
             context: 0,
             effective: 0,
-            exit: None,
             memory: None,
             allocate: None,
             roots: Vec::new(),
@@ -128,7 +126,7 @@ impl State {
         use crate::vm::contexts::Context;
         for id in [self.effective, self.context] {
             match self.contexts.get(id) {
-                Some(Context::Root(_)) => return id,
+                Some(Context::Root) => return id,
                 Some(Context::Stream(stream)) => return stream.cell.root_of(stream.stage),
                 None => {}
             }

@@ -37,10 +37,7 @@ impl Key {
         let mut hasher = Sha256Hasher(Sha256::new());
         (MAGIC, FORMAT).hash(&mut hasher);
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Self {
-            digest,
-            fingerprint: hasher.0.finalize().into(),
-        }
+        Self { digest, fingerprint: hasher.0.finalize().into() }
     }
 
     pub(super) fn file_name(&self) -> String {
@@ -49,14 +46,8 @@ impl Key {
 
     pub(super) fn header(&self, code: &[u8]) -> Vec<u8> {
         let length = code.len() as u64;
-        let fields: [&[u8]; 6] = [
-            &MAGIC,
-            &FORMAT.to_le_bytes(),
-            self.digest.as_bytes(),
-            &self.fingerprint,
-            &length.to_le_bytes(),
-            &Sha256::digest(code),
-        ];
+        let fields: [&[u8]; 6] =
+            [&MAGIC, &FORMAT.to_le_bytes(), self.digest.as_bytes(), &self.fingerprint, &length.to_le_bytes(), &Sha256::digest(code)];
         fields.concat()
     }
 }
@@ -79,10 +70,7 @@ impl Hasher for Sha256Hasher {
 
     fn finish(&self) -> u64 {
         let digest: [u8; 32] = self.0.clone().finalize().into();
-        digest
-            .iter()
-            .take(8)
-            .fold(0, |value, byte| value << 8 | u64::from(*byte))
+        digest.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
     }
 }
 
@@ -116,14 +104,8 @@ pub(super) fn verify<'a>(entry: &'a [u8], key: &Key) -> Result<Verified<'a>, Ref
 }
 
 /// Hands verified code to the engine.
-#[allow(
-    unsafe_code,
-    reason = "the one way to load native code that was compiled earlier"
-)]
-pub(super) fn deserialize(
-    engine: &Engine,
-    code: &Verified<'_>,
-) -> Result<wasmtime::Module, Refusal> {
+#[allow(unsafe_code, reason = "the one way to load native code that was compiled earlier")]
+pub(super) fn deserialize(engine: &Engine, code: &Verified<'_>) -> Result<wasmtime::Module, Refusal> {
     // SAFETY: the engine asks for the unmodified output of `Module::serialize`, of any version.
     // `Verified` comes only from `verify`: these bytes have the digest that `store` computed over
     // that output. Who could forge both is kept out by `Cache::read`: a regular file, not a link, owned by

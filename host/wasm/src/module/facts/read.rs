@@ -15,18 +15,12 @@ const MAX_NAME_BYTES: usize = 8 << 20;
 
 impl From<BinaryReaderError> for LoadFault {
     fn from(error: BinaryReaderError) -> Self {
-        Self::Malformed {
-            offset: error.offset() as u64,
-            cause: error.message().to_owned(),
-        }
+        Self::Malformed { offset: error.offset() as u64, cause: error.message().to_owned() }
     }
 }
 
 fn over(what: &str, limit: usize) -> LoadFault {
-    LoadFault::Malformed {
-        offset: 0,
-        cause: format!("more than {limit} {what}"),
-    }
+    LoadFault::Malformed { offset: 0, cause: format!("more than {limit} {what}") }
 }
 
 /// Collects sections; every collection is bounded.
@@ -50,8 +44,7 @@ impl Reader {
                 for ty in section.into_iter_err_on_gc_types() {
                     let ty = ty?;
                     bounded(self.types.len(), MAX_TYPES, "types")?;
-                    self.types
-                        .push(Arc::new(Signature::new(ty.params(), ty.results())));
+                    self.types.push(Arc::new(Signature::new(ty.params(), ty.results())));
                 }
             }
             Payload::ImportSection(section) => {
@@ -112,11 +105,7 @@ impl Reader {
                 let ty = self.functions.get(export.index as usize).copied();
                 let ty = ty.ok_or_else(|| LoadFault::Malformed {
                     offset: 0,
-                    cause: format!(
-                        "export {} is function {}, which does not exist",
-                        Bare(export.name),
-                        export.index
-                    ),
+                    cause: format!("export {} is function {}, which does not exist", Bare(export.name), export.index),
                 })?;
                 ItemType::Function(self.signature(ty)?)
             }
@@ -134,10 +123,7 @@ impl Reader {
         self.types
             .get(index as usize)
             .cloned()
-            .ok_or_else(|| LoadFault::Malformed {
-                offset: 0,
-                cause: format!("type {index} does not exist"),
-            })
+            .ok_or_else(|| LoadFault::Malformed { offset: 0, cause: format!("type {index} does not exist") })
     }
 
     fn name(&mut self, name: &str) -> Result<Box<str>, LoadFault> {
@@ -148,18 +134,12 @@ impl Reader {
 }
 
 fn bounded(have: usize, limit: usize, what: &str) -> Result<(), LoadFault> {
-    if have < limit {
-        Ok(())
-    } else {
-        Err(over(what, limit))
-    }
+    if have < limit { Ok(()) } else { Err(over(what, limit)) }
 }
 
 impl From<wasmparser::MemoryType> for Memory {
     fn from(ty: wasmparser::MemoryType) -> Self {
-        let page = 1u64
-            .checked_shl(ty.page_size_log2.unwrap_or(16))
-            .unwrap_or(u64::MAX);
+        let page = 1u64.checked_shl(ty.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
         Self {
             minimum: ty.initial.saturating_mul(page),
             maximum: ty.maximum.map(|pages| pages.saturating_mul(page)),
