@@ -47,7 +47,9 @@ pub struct Built {
 
 impl Build {
     /// Compiles the crate of this `Cargo.toml`, keeping intermediate files in `target_dir`, which must not be the
-    /// target directory of a cargo that waits for this build.
+    /// target directory of a cargo that waits for this build. One target directory serves one workspace best: the
+    /// flags name the workspace's path, so another's would have every crate compiled anew, the standard library
+    /// included where it comes from source.
     pub fn new(manifest: impl Into<PathBuf>, target_dir: impl Into<PathBuf>) -> Self {
         Self {
             manifest: manifest.into(),

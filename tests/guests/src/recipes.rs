@@ -10,32 +10,41 @@ use crate::cache::{kept, list};
 use crate::{Filter, Kind};
 
 pub(crate) fn rust_sdk() -> Result<PathBuf, String> {
-    rust("rust-sdk", &source("rust-sdk"), None)
+    rust("rust-sdk", "rust-sdk", "", None)
 }
 
 pub(crate) fn bench(kind: Kind, filter: Filter) -> Result<PathBuf, String> {
-    let kind = match kind {
+    let member = match kind {
         Kind::Stock => "stock",
         Kind::Lean => "lean",
     };
     let feature = filter.feature();
     rust(
-        &format!("bench-{kind}-{feature}"),
-        &source("bench").join(kind),
+        &format!("bench-{member}-{feature}"),
+        "bench",
+        member,
         Some(feature),
     )
 }
 
-fn rust(name: &str, dir: &Path, feature: Option<&str>) -> Result<PathBuf, String> {
+/// Builds a member of a cargo workspace, or the crate that is its own.
+fn rust(
+    name: &str,
+    workspace: &str,
+    member: &str,
+    feature: Option<&str>,
+) -> Result<PathBuf, String> {
     let toolchain = Toolchain::detect().map_err(|e| e.to_string())?;
+    let sources = source(workspace);
     kept(
         name,
-        dir,
-        &[&toolchain.id(), feature.unwrap_or_default()],
+        &sources,
+        &[&toolchain.id(), member, feature.unwrap_or_default()],
         |work, out| {
-            // One target directory for all Rust guests, where a standard library from source is compiled once.
-            let target = work.with_file_name("rust");
-            let mut build = Build::new(dir.join("Cargo.toml"), target)
+            // A target directory for each workspace: its guests share what they depend on, which with a standard library
+            // from source is most of the time, and another workspace's flags would make cargo compile that anew.
+            let target = work.with_file_name(format!("target-{workspace}"));
+            let mut build = Build::new(sources.join(member).join("Cargo.toml"), target)
                 .out_dir(work)
                 .locked();
             if let Some(feature) = feature {
