@@ -109,8 +109,7 @@ impl Toolchain {
     pub fn build(&self, build: &Build) -> Result<Built, Error> {
         let manifest = fs::canonicalize(&build.manifest).map_err(file("read", &build.manifest))?;
         fs::create_dir_all(&build.target_dir).map_err(file("create", &build.target_dir))?;
-        let target_dir =
-            fs::canonicalize(&build.target_dir).map_err(file("read", &build.target_dir))?;
+        let target_dir = fs::canonicalize(&build.target_dir).map_err(file("read", &build.target_dir))?;
         let _lock = lock(&target_dir.join(".weir-wasm32.lock"))?;
 
         let workspace = self.workspace(build, &manifest)?;
@@ -119,15 +118,7 @@ impl Toolchain {
         let mut command = self.cargo(build, "rustc", &manifest);
         // Asking for this crate type alone is what lets cargo optimise across crates when the manifest names more.
         command
-            .args([
-                "--lib",
-                "--crate-type",
-                "cdylib",
-                "--release",
-                "--target",
-                TARGET,
-                "--message-format=json-render-diagnostics",
-            ])
+            .args(["--lib", "--crate-type", "cdylib", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"])
             .arg("--target-dir")
             .arg(&target_dir)
             .args(build.features.iter().flat_map(|f| ["--features", f]))
@@ -135,10 +126,8 @@ impl Toolchain {
         profile(&mut command, build.profile);
         let output = run(&mut command, build.show_output)?;
 
-        let module = module_of(&output, &manifest).ok_or_else(|| Error::Unreadable {
-            command: describe(&command),
-            expected: "the module it made".to_owned(),
-        })?;
+        let module = module_of(&output, &manifest)
+            .ok_or_else(|| Error::Unreadable { command: describe(&command), expected: "the module it made".to_owned() })?;
         let mut inputs = dep_info(&module.with_extension("d"));
         inputs.extend([manifest, workspace.join("Cargo.lock")]);
         let wasm = match &build.out_dir {
@@ -156,10 +145,7 @@ impl Toolchain {
         Path::new(root.trim())
             .parent()
             .map(Path::to_owned)
-            .ok_or_else(|| Error::Unreadable {
-                command: describe(&command),
-                expected: "the workspace's manifest".to_owned(),
-            })
+            .ok_or_else(|| Error::Unreadable { command: describe(&command), expected: "the workspace's manifest".to_owned() })
     }
 
     /// Fetches first, so that the directories crates lie in are known when their names are remapped.
@@ -177,9 +163,7 @@ impl Toolchain {
         }
         if self.std() == Std::FromSource {
             // The unstable option is what compiles the standard library along; stable compilers take it only so.
-            command
-                .env("RUSTC_BOOTSTRAP", "1")
-                .arg("-Zbuild-std=std,panic_abort");
+            command.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort");
             command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
         }
         command
@@ -188,11 +172,7 @@ impl Toolchain {
     fn bare_cargo(&self, verb: &str, manifest: &Path) -> Command {
         let mut command = Command::new(&self.cargo);
         scrub(&mut command);
-        command
-            .env("RUSTC", &self.rustc)
-            .arg(verb)
-            .arg("--manifest-path")
-            .arg(manifest);
+        command.env("RUSTC", &self.rustc).arg(verb).arg("--manifest-path").arg(manifest);
         if let Some(dir) = manifest.parent() {
             command.current_dir(dir);
         }
@@ -202,18 +182,11 @@ impl Toolchain {
     /// The compiler flags, joined the way cargo reads flags that may hold spaces.
     fn flags(&self, workspace: &Path, target_dir: &Path) -> OsString {
         // Where prefixes nest, rustc takes the last that matches, so the wider ones come first.
-        let mut remaps = vec![
-            (workspace.to_owned(), "/weir".to_owned()),
-            (target_dir.to_owned(), "/target".to_owned()),
-        ];
+        let mut remaps = vec![(workspace.to_owned(), "/weir".to_owned()), (target_dir.to_owned(), "/target".to_owned())];
         if let Some(home) = cargo_home().map(PathBuf::from) {
             let sources = home.join("registry/src");
             // A registry's directory is named after the server it was reached by, and mirrors differ.
-            let registries = fs::read_dir(&sources)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|e| e.path());
+            let registries = fs::read_dir(&sources).into_iter().flatten().flatten().map(|e| e.path());
             remaps.push((home, "/cargo".to_owned()));
             remaps.extend(registries.map(|r| (r, "/cargo/registry".to_owned())));
         }
@@ -257,57 +230,31 @@ fn profile(command: &mut Command, profile: Profile) {
 
 /// Runs a command and gives what it wrote to its standard output.
 fn run(command: &mut Command, show: bool) -> Result<String, Error> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(if show {
-            Stdio::inherit()
-        } else {
-            Stdio::piped()
-        });
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(if show { Stdio::inherit() } else { Stdio::piped() });
     let output = command
         .spawn()
         .and_then(std::process::Child::wait_with_output)
-        .map_err(|cause| Error::Start {
-            program: command.get_program().into(),
-            cause,
-        })?;
+        .map_err(|cause| Error::Start { program: command.get_program().into(), cause })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(Error::Failed {
-        command: describe(command),
-        stderr,
-    })
+    Err(Error::Failed { command: describe(command), stderr })
 }
 
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|w| w.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// The module cargo says it made of this manifest.
 fn module_of(messages: &str, manifest: &Path) -> Option<PathBuf> {
-    let messages = messages
-        .lines()
-        .filter_map(|l| serde_json::from_str::<Value>(l).ok());
-    let mut files = messages
-        .filter(|m| m["reason"] == "compiler-artifact")
-        .filter_map(|m| {
-            let ours = m["manifest_path"]
-                .as_str()
-                .is_some_and(|p| Path::new(p) == manifest);
-            let files = m["filenames"].as_array().filter(|_| ours)?;
-            files
-                .iter()
-                .filter_map(Value::as_str)
-                .find(|f| f.ends_with(".wasm"))
-                .map(PathBuf::from)
-        });
+    let messages = messages.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    let mut files = messages.filter(|m| m["reason"] == "compiler-artifact").filter_map(|m| {
+        let ours = m["manifest_path"].as_str().is_some_and(|p| Path::new(p) == manifest);
+        let files = m["filenames"].as_array().filter(|_| ours)?;
+        files.iter().filter_map(Value::as_str).find(|f| f.ends_with(".wasm")).map(PathBuf::from)
+    });
     files.next()
 }
 
@@ -318,11 +265,7 @@ fn dep_info(path: &Path) -> Vec<PathBuf> {
     let Some((_, inputs)) = text.lines().next().and_then(|l| l.split_once(": ")) else {
         return Vec::new();
     };
-    inputs
-        .replace("\\ ", "\0")
-        .split_whitespace()
-        .map(|f| PathBuf::from(f.replace('\0', " ")))
-        .collect()
+    inputs.replace("\\ ", "\0").split_whitespace().map(|f| PathBuf::from(f.replace('\0', " "))).collect()
 }
 
 /// Copies a module so that a reader sees the old or the new one, never half of it.
@@ -361,10 +304,7 @@ mod tests {
             "{\"reason\":\"compiler-artifact\",\"manifest_path\":\"/a/Cargo.toml\",\"filenames\":[\"/t/a.rlib\",\"/t/a.wasm\"]}\n",
             "{\"reason\":\"build-finished\",\"success\":true}\n",
         );
-        assert_eq!(
-            module_of(messages, Path::new("/a/Cargo.toml")),
-            Some(PathBuf::from("/t/a.wasm"))
-        );
+        assert_eq!(module_of(messages, Path::new("/a/Cargo.toml")), Some(PathBuf::from("/t/a.wasm")));
         assert_eq!(module_of(messages, Path::new("/c/Cargo.toml")), None);
     }
 
@@ -372,10 +312,7 @@ mod tests {
     fn dep_info_names_every_input_once_unescaped() {
         let path = std::env::temp_dir().join(format!("weir-wasm32-{}.d", std::process::id()));
         fs::write(&path, "/t/a.wasm: /s/a\\ b/lib.rs /s/c.rs\n").unwrap();
-        assert_eq!(
-            dep_info(&path),
-            [PathBuf::from("/s/a b/lib.rs"), PathBuf::from("/s/c.rs")]
-        );
+        assert_eq!(dep_info(&path), [PathBuf::from("/s/a b/lib.rs"), PathBuf::from("/s/c.rs")]);
         fs::remove_file(&path).unwrap();
         assert!(dep_info(&path).is_empty());
     }
@@ -383,15 +320,7 @@ mod tests {
     #[test]
     fn a_manifest_that_is_not_there_is_named() {
         let toolchain = Toolchain::detect().unwrap();
-        let error = toolchain
-            .build(&Build::new(
-                "/nonexistent/Cargo.toml",
-                "/nonexistent/target",
-            ))
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("/nonexistent/Cargo.toml"),
-            "{error}"
-        );
+        let error = toolchain.build(&Build::new("/nonexistent/Cargo.toml", "/nonexistent/target")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/Cargo.toml"), "{error}");
     }
 }

@@ -29,14 +29,7 @@ fn is_leftover(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
         return false;
     };
-    const FETCHING: [&str; 6] = [
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTRIES_",
-        "CARGO_REGISTRY_",
-        "CARGO_SOURCE_",
-        "CARGO_TERM_",
-    ];
+    const FETCHING: [&str; 6] = ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_", "CARGO_TERM_"];
     if name == "CARGO_HOME" || FETCHING.iter().any(|p| name.starts_with(p)) {
         return false;
     }

@@ -49,26 +49,15 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoToolchain { tried } => {
-                write!(
-                    f,
-                    "no Rust toolchain here compiles for {}; run `make setup`",
-                    crate::TARGET
-                )?;
+                write!(f, "no Rust toolchain here compiles for {}; run `make setup`", crate::TARGET)?;
                 tried.iter().try_for_each(|t| write!(f, "\n  {t}"))
             }
-            Self::Start { program, cause } => write!(
-                f,
-                "cannot start {}: {cause}; run `make setup`",
-                program.display()
-            ),
+            Self::Start { program, cause } => write!(f, "cannot start {}: {cause}; run `make setup`", program.display()),
             Self::Failed { command, stderr } => {
                 write!(f, "{command} failed\n{}", stderr.trim_end())
             }
             Self::Unreadable { command, expected } => {
-                write!(
-                    f,
-                    "{command} answered without {expected}; is this cargo much older than 1.85?"
-                )
+                write!(f, "{command} answered without {expected}; is this cargo much older than 1.85?")
             }
             Self::File { doing, path, cause } => {
                 write!(f, "cannot {doing} {}: {cause}", path.display())

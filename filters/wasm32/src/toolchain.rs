@@ -59,29 +59,18 @@ impl Toolchain {
     pub fn at(rustc: &Path) -> Result<Self, String> {
         let sysroot = PathBuf::from(ask(rustc, &["--print", "sysroot"])?);
         // Prefer the compiler itself to rustup's proxy of the same name; a wrapper script has none below its sysroot.
-        let rustc = Some(sysroot.join("bin/rustc"))
-            .filter(|p| p.is_file())
-            .unwrap_or_else(|| rustc.to_owned());
-        let cargo = Some(sysroot.join("bin/cargo"))
-            .filter(|p| p.is_file())
-            .ok_or_else(|| format!("{} has no bin/cargo", sysroot.display()))?;
+        let rustc = Some(sysroot.join("bin/rustc")).filter(|p| p.is_file()).unwrap_or_else(|| rustc.to_owned());
+        let cargo =
+            Some(sysroot.join("bin/cargo")).filter(|p| p.is_file()).ok_or_else(|| format!("{} has no bin/cargo", sysroot.display()))?;
         let (version, commit) = version(&ask(&rustc, &["-vV"])?)?;
         let libraries = ask(&rustc, &["--print", "target-libdir", "--target", TARGET])?;
         let std = if has_core(Path::new(&libraries)) {
             Std::Prebuilt
         } else {
-            has_source(&sysroot)
-                .map_err(|why| format!("no {TARGET} library in {libraries}, and {why}"))?;
+            has_source(&sysroot).map_err(|why| format!("no {TARGET} library in {libraries}, and {why}"))?;
             Std::FromSource
         };
-        Ok(Self {
-            cargo,
-            rustc,
-            sysroot,
-            commit,
-            std,
-            version,
-        })
+        Ok(Self { cargo, rustc, sysroot, commit, std, version })
     }
 
     /// Where this toolchain's standard library comes from.
@@ -135,8 +124,7 @@ fn has_source(sysroot: &Path) -> Result<(), String> {
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// The first line a compiler answers with; several lines for `-vV`.
@@ -147,21 +135,10 @@ fn ask(rustc: &Path, arguments: &[&str]) -> Result<String, String> {
     if let Some(toolchain) = std::env::var_os("RUSTUP_TOOLCHAIN") {
         command.env("RUSTUP_TOOLCHAIN", toolchain);
     }
-    let answer = command
-        .args(arguments)
-        .output()
-        .map_err(|e| e.to_string())?;
-    let text = if answer.status.success() {
-        &answer.stdout
-    } else {
-        &answer.stderr
-    };
+    let answer = command.args(arguments).output().map_err(|e| e.to_string())?;
+    let text = if answer.status.success() { &answer.stdout } else { &answer.stderr };
     let text = String::from_utf8_lossy(text).trim().to_owned();
-    if answer.status.success() {
-        Ok(text)
-    } else {
-        Err(text)
-    }
+    if answer.status.success() { Ok(text) } else { Err(text) }
 }
 
 /// Release and commit out of `rustc -vV`.
@@ -180,9 +157,7 @@ fn version(text: &str) -> Result<(String, String), String> {
             }
         });
     match commit {
-        Some(commit) if release.starts_with("rustc ") => {
-            Ok((release.to_owned(), commit.to_owned()))
-        }
+        Some(commit) if release.starts_with("rustc ") => Ok((release.to_owned(), commit.to_owned())),
         _ => Err(format!("cannot read its version from {text:?}")),
     }
 }
@@ -195,17 +170,10 @@ mod tests {
 
     #[test]
     fn versions_are_read_with_and_without_a_commit() {
-        let text =
-            "rustc 1.95.0 (59807616e 2026-04-14)\nbinary: rustc\ncommit-hash: 59807616ec\nhost: x";
-        assert_eq!(
-            version(text),
-            Ok(("rustc 1.95.0".to_owned(), "59807616ec".to_owned()))
-        );
+        let text = "rustc 1.95.0 (59807616e 2026-04-14)\nbinary: rustc\ncommit-hash: 59807616ec\nhost: x";
+        assert_eq!(version(text), Ok(("rustc 1.95.0".to_owned(), "59807616ec".to_owned())));
         let text = "rustc 1.85.0 (built from a source tarball)\ncommit-hash: unknown";
-        assert_eq!(
-            version(text),
-            Ok(("rustc 1.85.0".to_owned(), "1.85.0".to_owned()))
-        );
+        assert_eq!(version(text), Ok(("rustc 1.85.0".to_owned(), "1.85.0".to_owned())));
         assert!(version("hello").is_err());
         assert!(version("").is_err());
     }
@@ -218,24 +186,15 @@ mod tests {
 
     #[test]
     fn a_machine_without_toolchain_is_told_the_one_command() {
-        let error = Error::NoToolchain {
-            tried: vec!["rustc: no target".to_owned()],
-        };
+        let error = Error::NoToolchain { tried: vec!["rustc: no target".to_owned()] };
         let text = error.to_string();
-        assert!(
-            text.contains("run `make setup`") && text.contains("rustc: no target"),
-            "{text}"
-        );
+        assert!(text.contains("run `make setup`") && text.contains("rustc: no target"), "{text}");
     }
 
     #[test]
     fn an_empty_sysroot_has_neither_library_nor_source() {
         let empty = std::env::temp_dir().join("weir-wasm32-no-such-sysroot");
         assert!(!has_core(&empty));
-        assert!(
-            has_source(&empty)
-                .unwrap_err()
-                .contains("library/std/Cargo.toml")
-        );
+        assert!(has_source(&empty).unwrap_err().contains("library/std/Cargo.toml"));
     }
 }

@@ -37,8 +37,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let dir =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         Self(dir)
     }
@@ -58,16 +57,11 @@ fn clone_at(dir: &Path) -> PathBuf {
 }
 
 fn digest(path: &Path) -> String {
-    Sha256::digest(fs::read(path).unwrap())
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    Sha256::digest(fs::read(path).unwrap()).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn contains(haystack: &[u8], needle: &str) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|w| w == needle.as_bytes())
+    haystack.windows(needle.len()).any(|w| w == needle.as_bytes())
 }
 
 /// Every toolchain of this machine, so that both ways are proven where both are there.
@@ -87,29 +81,17 @@ fn two_clones_give_the_same_bytes() {
         let scratch = Scratch::new("two clones");
         let first = clone_at(&scratch.0.join("a"));
         let second = clone_at(&scratch.0.join("elsewhere/quite deep/b"));
-        let one = toolchain
-            .build(&Build::new(first, scratch.0.join("target-a")))
-            .unwrap();
-        let two = toolchain
-            .build(&Build::new(second, scratch.0.join("target of b")))
-            .unwrap();
+        let one = toolchain.build(&Build::new(first, scratch.0.join("target-a"))).unwrap();
+        let two = toolchain.build(&Build::new(second, scratch.0.join("target of b"))).unwrap();
         assert_eq!(digest(&one.wasm), digest(&two.wasm), "{}", toolchain.id());
 
         let bytes = fs::read(&one.wasm).unwrap();
         assert!(contains(&bytes, "answer"), "the function's name is kept");
         let home = std::env::home_dir().unwrap();
         for private in [scratch.0.to_str().unwrap(), home.to_str().unwrap()] {
-            assert!(
-                !contains(&bytes, private),
-                "{private} leaked into the module of {}",
-                toolchain.id()
-            );
+            assert!(!contains(&bytes, private), "{private} leaked into the module of {}", toolchain.id());
         }
-        assert!(
-            one.inputs.iter().any(|i| i.ends_with("src/lib.rs")),
-            "{:?}",
-            one.inputs
-        );
+        assert!(one.inputs.iter().any(|i| i.ends_with("src/lib.rs")), "{:?}", one.inputs);
     }
 }
 
@@ -118,22 +100,9 @@ fn features_and_profiles_change_the_module_and_keep_their_own_files() {
     let toolchain = Toolchain::detect().unwrap();
     let scratch = Scratch::new("features");
     let plain = Build::new(clone_at(&scratch.0), scratch.0.join("target"));
-    let quiet = toolchain
-        .build(&plain.clone().out_dir(scratch.0.join("quiet")))
-        .unwrap()
-        .wasm;
-    let loud = toolchain
-        .build(
-            &plain
-                .clone()
-                .feature("loud")
-                .out_dir(scratch.0.join("loud")),
-        )
-        .unwrap()
-        .wasm;
-    let debug = plain
-        .profile(Profile::Debug)
-        .out_dir(scratch.0.join("debug"));
+    let quiet = toolchain.build(&plain.clone().out_dir(scratch.0.join("quiet"))).unwrap().wasm;
+    let loud = toolchain.build(&plain.clone().feature("loud").out_dir(scratch.0.join("loud"))).unwrap().wasm;
+    let debug = plain.profile(Profile::Debug).out_dir(scratch.0.join("debug"));
     let debug = toolchain.build(&debug).unwrap().wasm;
     assert_ne!(digest(&quiet), digest(&loud));
     assert!(!contains(&fs::read(&quiet).unwrap(), ".debug_line"));
@@ -146,10 +115,7 @@ fn a_crate_that_does_not_compile_says_what_rustc_said() {
     let scratch = Scratch::new("broken");
     let manifest = clone_at(&scratch.0);
     fs::write(scratch.0.join("src/lib.rs"), "fn f() { missing() }").unwrap();
-    let error = toolchain
-        .build(&Build::new(manifest, scratch.0.join("target")))
-        .unwrap_err()
-        .to_string();
+    let error = toolchain.build(&Build::new(manifest, scratch.0.join("target"))).unwrap_err().to_string();
     assert!(error.contains("cannot find function `missing`"), "{error}");
 }
 
@@ -160,11 +126,7 @@ fn a_plain_library_becomes_the_same_module() {
     let manifest = clone_at(&scratch.0);
     let build = Build::new(&manifest, scratch.0.join("target"));
     let cdylib = digest(&toolchain.build(&build).unwrap().wasm);
-    fs::write(
-        &manifest,
-        MANIFEST.replace("\"cdylib\"", "\"cdylib\", \"rlib\""),
-    )
-    .unwrap();
+    fs::write(&manifest, MANIFEST.replace("\"cdylib\"", "\"cdylib\", \"rlib\"")).unwrap();
     let both = digest(&toolchain.build(&build).unwrap().wasm);
     assert_eq!(cdylib, both);
 }

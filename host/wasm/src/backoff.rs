@@ -13,7 +13,7 @@ use crate::time::Nanos;
 
 /// The state of one thing that may fail: an instance of a binding, a download.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     base: Nanos,
     max: Nanos,
     stable: Nanos,
@@ -28,7 +28,7 @@ impl Backoff {
     /// Waits `base`, then twice as long each time, up to `max`. The first failure is free (a fresh instance serves the very
     /// next stream), and failures are forgotten after working for `max`.
     #[must_use]
-    pub fn new(base: Duration, max: Duration) -> Self {
+    pub(crate) fn new(base: Duration, max: Duration) -> Self {
         let base = nanos(base).max(1);
         let max = nanos(max).max(base);
         Self { base, max, stable: max, free: 1, failures: 0, not_before: 0, working_since: None }
@@ -36,21 +36,21 @@ impl Backoff {
 
     /// Lets `free` failures in a row pass without a wait.
     #[must_use]
-    pub fn with_free_failures(mut self, free: u32) -> Self {
+    pub(crate) fn with_free_failures(mut self, free: u32) -> Self {
         self.free = free;
         self
     }
 
     /// Forgets failures after it has worked for `stable`.
     #[must_use]
-    pub fn with_stable_period(mut self, stable: Duration) -> Self {
+    pub(crate) fn with_stable_period(mut self, stable: Duration) -> Self {
         self.stable = nanos(stable);
         self
     }
 
     /// It failed at `now`; returns the time before which it must not be tried again. `random` spreads the waits of things
     /// that failed together: any uniformly distributed number.
-    pub fn failure(&mut self, now: Nanos, random: u64) -> Nanos {
+    pub(crate) fn failure(&mut self, now: Nanos, random: u64) -> Nanos {
         self.forget_if_stable(now);
         self.working_since = None;
         self.failures = self.failures.saturating_add(1);
@@ -61,7 +61,7 @@ impl Backoff {
 
     /// It worked at `now`. Cheap enough for every request.
     #[inline]
-    pub fn success(&mut self, now: Nanos) {
+    pub(crate) fn success(&mut self, now: Nanos) {
         if self.failures == 0 {
             return;
         }
@@ -74,19 +74,19 @@ impl Backoff {
     /// Whether it may be tried at `now`.
     #[inline]
     #[must_use]
-    pub fn ready(&self, now: Nanos) -> bool {
+    pub(crate) fn ready(&self, now: Nanos) -> bool {
         now >= self.not_before
     }
 
     /// The time before which it must not be tried: 0 when there is none.
     #[must_use]
-    pub fn not_before(&self) -> Nanos {
+    pub(crate) fn not_before(&self) -> Nanos {
         self.not_before
     }
 
     /// Failures that are not forgotten yet.
     #[must_use]
-    pub fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 

@@ -99,7 +99,7 @@ fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> bool {
     }
 }
 
-/// Pairs as a read-only map, for callout replies and attribute lists.
+/// A header map as a list of pairs, names in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs(pub Vec<(Bytes, Bytes)>);
 
@@ -109,7 +109,7 @@ impl Headers for Pairs {
     }
 
     fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_ref())
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
     }
 
     fn visit(&self, each: &mut dyn FnMut(&[u8], &[u8])) {

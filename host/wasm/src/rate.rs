@@ -10,7 +10,7 @@ const TOKEN: u64 = 1_000_000_000;
 
 /// Lets `burst` pass at once and `rate` per second after that.
 #[derive(Clone, Debug)]
-pub struct TokenBucket {
+pub(crate) struct TokenBucket {
     rate: u32,
     burst: u32,
     /// Parts of tokens in the bucket.
@@ -23,12 +23,12 @@ pub struct TokenBucket {
 impl TokenBucket {
     /// A full bucket. A rate of 0 never refills; a burst of 0 lets nothing pass.
     #[must_use]
-    pub fn new(rate: u32, burst: u32, now: Nanos) -> Self {
+    pub(crate) fn new(rate: u32, burst: u32, now: Nanos) -> Self {
         Self { rate, burst, filled: u64::from(burst) * TOKEN, last: now, dropped: 0, dropped_total: 0 }
     }
 
     /// Whether one may pass at `now`: `Some` with how many were dropped since the last that did, or `None`: drop it.
-    pub fn take(&mut self, now: Nanos) -> Option<u64> {
+    pub(crate) fn take(&mut self, now: Nanos) -> Option<u64> {
         self.refill(now);
         match self.filled.checked_sub(TOKEN) {
             Some(left) => {
@@ -44,13 +44,13 @@ impl TokenBucket {
     }
 
     /// How many were dropped since the last that passed, forgetting them: for the last line of a log that ends.
-    pub fn take_dropped(&mut self) -> u64 {
+    pub(crate) fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
     }
 
     /// How many were dropped since the bucket was made.
     #[must_use]
-    pub fn dropped_total(&self) -> u64 {
+    pub(crate) fn dropped_total(&self) -> u64 {
         self.dropped_total
     }
 

@@ -22,36 +22,26 @@ pub(crate) fn kept(
     let work = root.join("work").join(name);
     fs::create_dir_all(&work).map_err(|e| format!("cannot create {}: {e}", work.display()))?;
     let lock = root.join(format!("{name}.lock"));
-    let _lock = File::create(&lock)
-        .and_then(|f| f.lock().map(|()| f))
-        .map_err(|e| format!("cannot lock {}: {e}", lock.display()))?;
+    let _lock = File::create(&lock).and_then(|f| f.lock().map(|()| f)).map_err(|e| format!("cannot lock {}: {e}", lock.display()))?;
     // Whoever held the lock before may have built it.
     if !guest.is_file() {
         let fresh = guest.with_extension("fresh");
         build(&work, &fresh)?;
-        fs::rename(&fresh, &guest)
-            .map_err(|e| format!("no module came out at {}: {e}", fresh.display()))?;
+        fs::rename(&fresh, &guest).map_err(|e| format!("no module came out at {}: {e}", fresh.display()))?;
     }
     Ok(guest)
 }
 
 /// Cargo's target directory, found the way cargo marks it: above the running test, or where a person said.
 fn target_dir() -> Result<PathBuf, String> {
-    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR")
-        .filter(|d| !d.is_empty())
-        .map(PathBuf::from)
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|d| !d.is_empty()).map(PathBuf::from)
         && dir.is_absolute()
     {
         return Ok(dir);
     }
-    let program =
-        std::env::current_exe().map_err(|e| format!("cannot find this program's own path: {e}"))?;
-    let marked = program
-        .ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").is_file());
-    marked
-        .map(Path::to_owned)
-        .ok_or_else(|| format!("{} lies in no cargo target directory", program.display()))
+    let program = std::env::current_exe().map_err(|e| format!("cannot find this program's own path: {e}"))?;
+    let marked = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    marked.map(Path::to_owned).ok_or_else(|| format!("{} lies in no cargo target directory", program.display()))
 }
 
 fn digest(sources: &Path, depends: &[&str]) -> Result<String, String> {
@@ -64,23 +54,14 @@ fn digest(sources: &Path, depends: &[&str]) -> Result<String, String> {
         hash.update(bytes);
     };
     for file in files {
-        let name = file
-            .strip_prefix(sources)
-            .unwrap_or(&file)
-            .to_string_lossy()
-            .into_owned();
+        let name = file.strip_prefix(sources).unwrap_or(&file).to_string_lossy().into_owned();
         field(name.as_bytes());
         field(&fs::read(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?);
     }
     for text in depends {
         field(text.as_bytes());
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|b| format!("{b:02x}"))
-        .collect())
+    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
 
 /// Every file below a directory, leaving out what a person's own build there may have left.
@@ -110,9 +91,7 @@ mod tests {
         fs::write(sources.join("a"), "1").unwrap();
         let build = |text: &'static str| {
             let name = format!("cache-test-{}", std::process::id());
-            let path = kept(&name, &sources, &["tool 1"], |_, out| {
-                fs::write(out, text).map_err(|e| e.to_string())
-            });
+            let path = kept(&name, &sources, &["tool 1"], |_, out| fs::write(out, text).map_err(|e| e.to_string()));
             let path = path.unwrap();
             (fs::read_to_string(&path).unwrap(), path)
         };
@@ -121,10 +100,7 @@ mod tests {
         let (again, _) = build("second");
         fs::write(sources.join("a"), "2").unwrap();
         let (changed, two) = build("third");
-        assert_eq!(
-            [first.as_str(), &again, &changed],
-            ["first", "first", "third"]
-        );
+        assert_eq!([first.as_str(), &again, &changed], ["first", "first", "third"]);
         assert_ne!(one, two);
         let root = one.parent().unwrap();
         let name = format!("cache-test-{}", std::process::id());
@@ -148,10 +124,7 @@ mod tests {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let why = kept("cache-test-nothing", &sources, &[], |_, _| Ok(())).unwrap_err();
         assert!(why.contains("no module came out"), "{why}");
-        let why = kept("cache-test-nothing", &sources, &[], |_, _| {
-            Err("no compiler".to_owned())
-        })
-        .unwrap_err();
+        let why = kept("cache-test-nothing", &sources, &[], |_, _| Err("no compiler".to_owned())).unwrap_err();
         assert_eq!(why, "no compiler");
     }
 }

@@ -120,26 +120,11 @@ pub fn assemblyscript() -> &'static Path {
 #[must_use]
 pub fn bench(kind: Kind, filter: Filter) -> &'static Path {
     static GUESTS: [[OnceLock<PathBuf>; 4]; 2] = [const { [const { OnceLock::new() }; 4] }; 2];
-    let name = format!(
-        "bench-{}-{}",
-        if kind == Kind::Stock { "stock" } else { "lean" },
-        filter.feature()
-    );
-    hand_out(&GUESTS[kind as usize][filter as usize], &name, || {
-        recipes::bench(kind, filter)
-    })
+    let name = format!("bench-{}-{}", if kind == Kind::Stock { "stock" } else { "lean" }, filter.feature());
+    hand_out(&GUESTS[kind as usize][filter as usize], &name, || recipes::bench(kind, filter))
 }
 
-#[allow(
-    clippy::panic,
-    reason = "a test that cannot have its guest should stop and say why"
-)]
-fn hand_out(
-    guest: &'static OnceLock<PathBuf>,
-    name: &str,
-    build: impl FnOnce() -> Result<PathBuf, String>,
-) -> &'static Path {
-    guest.get_or_init(|| {
-        build().unwrap_or_else(|why| panic!("the guest {name} cannot be built: {why}"))
-    })
+#[allow(clippy::panic, reason = "a test that cannot have its guest should stop and say why")]
+fn hand_out(guest: &'static OnceLock<PathBuf>, name: &str, build: impl FnOnce() -> Result<PathBuf, String>) -> &'static Path {
+    guest.get_or_init(|| build().unwrap_or_else(|why| panic!("the guest {name} cannot be built: {why}")))
 }

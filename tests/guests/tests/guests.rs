@@ -21,26 +21,15 @@ struct Module {
 fn read(path: &Path) -> Module {
     let bytes = fs::read(path).unwrap();
     Validator::new().validate_all(&bytes).unwrap();
-    let mut module = Module {
-        imports: BTreeSet::new(),
-        exports: BTreeSet::new(),
-        start: false,
-        names: false,
-        size: bytes.len(),
-    };
+    let mut module = Module { imports: BTreeSet::new(), exports: BTreeSet::new(), start: false, names: false, size: bytes.len() };
     for payload in Parser::new(0).parse_all(&bytes) {
         match payload.unwrap() {
             Payload::ImportSection(section) => {
-                let names = section
-                    .into_imports()
-                    .map(|i| i.unwrap())
-                    .map(|i| format!("{}.{}", i.module, i.name));
+                let names = section.into_imports().map(|i| i.unwrap()).map(|i| format!("{}.{}", i.module, i.name));
                 module.imports.extend(names);
             }
             Payload::ExportSection(section) => {
-                module
-                    .exports
-                    .extend(section.into_iter().map(|e| e.unwrap().name.to_owned()));
+                module.exports.extend(section.into_iter().map(|e| e.unwrap().name.to_owned()));
             }
             Payload::StartSection { .. } => module.start = true,
             Payload::CustomSection(section) => {
@@ -55,11 +44,7 @@ fn read(path: &Path) -> Module {
 impl Module {
     fn exports_all(&self, names: &[&str]) {
         for name in names {
-            assert!(
-                self.exports.contains(*name),
-                "{name} is missing of {:?}",
-                self.exports
-            );
+            assert!(self.exports.contains(*name), "{name} is missing of {:?}", self.exports);
         }
     }
 
@@ -71,20 +56,12 @@ impl Module {
 
     /// What it imports besides the ABI's own functions.
     fn foreign_imports(&self) -> Vec<&str> {
-        self.imports
-            .iter()
-            .filter(|i| !i.starts_with("env.proxy_"))
-            .map(String::as_str)
-            .collect()
+        self.imports.iter().filter(|i| !i.starts_with("env.proxy_")).map(String::as_str).collect()
     }
 
     fn imports_all(&self, names: &[&str]) {
         for name in names {
-            assert!(
-                self.imports.contains(&format!("env.proxy_{name}")),
-                "{name} is missing of {:?}",
-                self.imports
-            );
+            assert!(self.imports.contains(&format!("env.proxy_{name}")), "{name} is missing of {:?}", self.imports);
         }
     }
 }
@@ -138,23 +115,13 @@ fn the_rust_sdk_allocates_by_malloc_alone_and_starts_by_initialize() {
 fn the_go_sdk_is_a_wasi_reactor() {
     let module = read(go_sdk());
     module.exports_all(&CALLBACKS);
-    module.exports_all(&[
-        "proxy_abi_version_0_2_0",
-        "_initialize",
-        "proxy_on_memory_allocate",
-    ]);
+    module.exports_all(&["proxy_abi_version_0_2_0", "_initialize", "proxy_on_memory_allocate"]);
     module.exports_none(&["malloc", "_start"]);
     module.imports_all(&CONTRACT);
     for import in module.foreign_imports() {
         assert!(import.starts_with("wasi_snapshot_preview1."), "{import}");
     }
-    assert!(
-        module
-            .imports
-            .contains("wasi_snapshot_preview1.poll_oneoff"),
-        "{:?}",
-        module.imports
-    );
+    assert!(module.imports.contains("wasi_snapshot_preview1.poll_oneoff"), "{:?}", module.imports);
     assert!(module.names);
 }
 
@@ -182,63 +149,23 @@ fn a_stock_benchmark_guest_has_the_whole_sdk() {
 
 #[test]
 fn a_lean_benchmark_guest_has_only_what_it_needs() {
-    let least = [
-        "proxy_abi_version_0_2_1",
-        "proxy_on_configure",
-        "proxy_on_memory_allocate",
-        "proxy_on_request_headers",
-    ];
+    let least = ["proxy_abi_version_0_2_1", "proxy_on_configure", "proxy_on_memory_allocate", "proxy_on_request_headers"];
     for filter in Filter::ALL {
         let module = read(bench(Kind::Lean, filter));
         let (more, imports): (&[&str], &[&str]) = match filter {
-            Filter::Policy => (
-                &[],
-                &[
-                    "get_buffer_bytes",
-                    "get_header_map_value",
-                    "send_local_response",
-                ],
-            ),
-            Filter::Fault => (
-                &[],
-                &[
-                    "get_buffer_bytes",
-                    "get_header_map_value",
-                    "send_local_response",
-                ],
-            ),
-            Filter::Router => (
-                &[],
-                &["get_buffer_bytes", "get_header_map_value", "set_property"],
-            ),
+            Filter::Policy => (&[], &["get_buffer_bytes", "get_header_map_value", "send_local_response"]),
+            Filter::Fault => (&[], &["get_buffer_bytes", "get_header_map_value", "send_local_response"]),
+            Filter::Router => (&[], &["get_buffer_bytes", "get_header_map_value", "set_property"]),
             Filter::Telemetry => (
                 &["proxy_on_response_headers", "proxy_on_log"],
-                &[
-                    "get_current_time_nanoseconds",
-                    "define_metric",
-                    "increment_metric",
-                    "record_metric",
-                ],
+                &["get_current_time_nanoseconds", "define_metric", "increment_metric", "record_metric"],
             ),
         };
-        let callbacks: BTreeSet<_> = module
-            .exports
-            .iter()
-            .map(String::as_str)
-            .filter(|e| e.starts_with("proxy_"))
-            .collect();
-        assert_eq!(
-            callbacks,
-            least.iter().chain(more).copied().collect(),
-            "{filter:?}"
-        );
+        let callbacks: BTreeSet<_> = module.exports.iter().map(String::as_str).filter(|e| e.starts_with("proxy_")).collect();
+        assert_eq!(callbacks, least.iter().chain(more).copied().collect(), "{filter:?}");
         module.imports_all(imports);
         assert_eq!(module.foreign_imports(), [""; 0]);
-        assert!(
-            module.size < 200_000 && module.names,
-            "{filter:?} has {} bytes",
-            module.size
-        );
+        assert!(module.size < 200_000 && module.names, "{filter:?} has {} bytes", module.size);
     }
 }
 

@@ -20,10 +20,7 @@ pub(crate) struct Table<T> {
 
 impl<T: Copy + Default> Table<T> {
     pub(crate) fn new() -> Self {
-        Self {
-            places: vec![(FREE, T::default()); FIRST],
-            live: 0,
-        }
+        Self { places: vec![(FREE, T::default()); FIRST], live: 0 }
     }
 
     /// The place of an id, or the free one it would take. There is always a free one.

@@ -1,0 +1,176 @@
+//! One or more filters, started on one worker in memory.
+
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, LoadError, StartError, Stream};
+
+use crate::exchange::RequestBuilder;
+use crate::{MemoryHost, MemoryStream};
+
+/// A filter under test. Built like its binding, then started.
+#[derive(Debug)]
+pub struct Tester {
+    engine: Engine,
+    config: BindingConfig,
+    wasm: Vec<u8>,
+    more: Vec<(BindingConfig, Vec<u8>)>,
+}
+
+/// A test's filter could not be loaded or started.
+#[derive(Debug)]
+pub enum TestError {
+    /// See [`LoadError`].
+    Load(LoadError),
+    /// See [`StartError`].
+    Start(StartError),
+}
+
+impl std::fmt::Display for TestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Load(error) => write!(f, "{error}\n  help: {}", error.help()),
+            Self::Start(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TestError {}
+
+/// The engine that all tests of a process share: it compiles nothing twice that is still in use, and has one clock thread.
+///
+/// # Panics
+/// When this machine cannot run Wasm at all.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a test cannot go on without an engine, and every test would say the same")]
+pub(crate) fn engine() -> Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).expect("a Wasm engine")).clone()
+}
+
+impl Tester {
+    /// A filter from its module.
+    #[must_use]
+    pub fn new(wasm: &[u8]) -> Self {
+        Self::with_engine(&engine(), wasm)
+    }
+
+    /// The same in an engine of one's own: stores, metrics and accounting are then its own too.
+    #[must_use]
+    pub fn with_engine(engine: &Engine, wasm: &[u8]) -> Self {
+        Self { engine: engine.clone(), config: BindingConfig::new("test"), wasm: wasm.to_vec(), more: Vec::new() }
+    }
+
+    /// A filter from WebAssembly text.
+    ///
+    /// # Panics
+    /// When the text does not parse.
+    #[must_use]
+    #[cfg(feature = "wat")]
+    pub fn from_wat(wat: &str) -> Self {
+        match wat::parse_str(wat) {
+            Ok(wasm) => Self::new(&wasm),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The configuration that `proxy_on_configure` reads.
+    #[must_use]
+    pub fn configuration(mut self, text: &str) -> Self {
+        self.config.configuration = text.as_bytes().to_vec().into();
+        self
+    }
+
+    /// Anything else about the binding.
+    #[must_use]
+    pub fn binding(mut self, change: impl FnOnce(&mut BindingConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// A further filter behind this one in the chain.
+    #[must_use]
+    pub fn then(mut self, next: Self) -> Self {
+        self.more.push((next.config, next.wasm));
+        self.more.extend(next.more);
+        self
+    }
+
+    /// Loads and starts it.
+    ///
+    /// # Errors
+    /// When the module is refused, or the filter does not start or refuses its configuration.
+    pub fn start(self) -> Result<Worker, TestError> {
+        let (host, shared) = MemoryHost::shared();
+        let kind = self.config.kind;
+        let mut filters = Vec::new();
+        for (config, wasm) in std::iter::once((self.config, self.wasm)).chain(self.more) {
+            let name = config.name.clone();
+            let binding = Binding::load(&self.engine, config, &name, &wasm, None).map_err(TestError::Load)?;
+            filters.push(Filter::start(&binding, shared.clone()).map_err(TestError::Start)?);
+        }
+        Ok(Worker { host, chain: Chain::new(kind, filters), engine: self.engine })
+    }
+}
+
+/// Filters that run.
+#[derive(Debug)]
+pub struct Worker {
+    /// Clock, log and callouts.
+    pub host: Rc<MemoryHost>,
+    /// The filters, in request order.
+    pub chain: Chain,
+    /// Where they run.
+    pub engine: Engine,
+}
+
+impl Worker {
+    /// The first filter.
+    #[must_use]
+    pub fn filter(&self) -> &Rc<Filter> {
+        &self.chain.filters()[0]
+    }
+
+    /// What the first filter has cost and how it fared.
+    #[must_use]
+    pub fn stats(&self) -> weir_wasm::stats::Snapshot {
+        self.filter().binding().stats().snapshot()
+    }
+
+    /// The value of a counter or gauge that the first filter defined.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> Option<i64> {
+        use weir_wasm::metrics::Value;
+        let series = self.filter().binding().metrics().snapshot();
+        series.iter().find(|series| &*series.name == name).map(|series| match &series.value {
+            Value::Counter(count) => count.cast_signed(),
+            Value::Gauge(value) => *value,
+            Value::Histogram(histogram) => histogram.count().cast_signed(),
+        })
+    }
+
+    /// A stream of one's own.
+    #[must_use]
+    pub fn stream(&self) -> Stream<MemoryStream> {
+        Stream::new(&self.chain, MemoryStream::new())
+    }
+
+    /// A request to run.
+    #[must_use]
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder<'_> {
+        RequestBuilder::new(self, method, path)
+    }
+
+    /// A GET request to run.
+    #[must_use]
+    pub fn get(&self, path: &str) -> RequestBuilder<'_> {
+        self.request("GET", path)
+    }
+
+    /// Runs what is due on every filter: timers and queues.
+    pub fn run_timers(&self) {
+        for filter in self.chain.filters() {
+            filter.run_timers();
+        }
+    }
+}
