@@ -30,7 +30,9 @@ impl RootContext for Plugin {
         match Rules::parse(&self.get_plugin_configuration().unwrap_or_default()) {
             Ok(rules) => {
                 if rules.is_empty() {
-                    log::warn!("headers: the configuration has no rules, so messages pass unchanged");
+                    log::warn!(
+                        "headers: the configuration has no rules, so messages pass unchanged"
+                    );
                 }
                 self.rules = Rc::new(rules);
                 true
@@ -47,7 +49,9 @@ impl RootContext for Plugin {
     }
 
     fn create_http_context(&self, _id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream { rules: Rc::clone(&self.rules) }))
+        Some(Box::new(Stream {
+            rules: Rc::clone(&self.rules),
+        }))
     }
 }
 

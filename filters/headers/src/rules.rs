@@ -61,9 +61,14 @@ impl Rules {
             return Ok(Self::default());
         }
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        let rules: Self = serde_path_to_error::deserialize(&mut json)
-            .map_err(|error| Refused { field: error.path().to_string(), cause: error.inner().to_string() })?;
-        json.end().map_err(|error| Refused { field: ".".to_owned(), cause: error.to_string() })?;
+        let rules: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| Refused {
+            field: error.path().to_string(),
+            cause: error.inner().to_string(),
+        })?;
+        json.end().map_err(|error| Refused {
+            field: ".".to_owned(),
+            cause: error.to_string(),
+        })?;
         rules.check_pseudo_headers()?;
         Ok(rules)
     }
@@ -75,7 +80,13 @@ impl Rules {
     }
 
     fn check_pseudo_headers(&self) -> Result<(), Refused> {
-        let set = |headers: &Headers| headers.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let set = |headers: &Headers| {
+            headers
+                .0
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect::<Vec<_>>()
+        };
         let may_set = [
             ("request.set", set(&self.request.set), &SETTABLE_PSEUDO[..]),
             ("request.add", set(&self.request.add), &[]),
@@ -85,7 +96,10 @@ impl Rules {
             ("response.remove", self.response.remove.clone(), &[]),
         ];
         for (place, names, allowed) in may_set {
-            if let Some(name) = names.iter().find(|n| n.is_pseudo() && !allowed.contains(&n.as_str())) {
+            if let Some(name) = names
+                .iter()
+                .find(|n| n.is_pseudo() && !allowed.contains(&n.as_str()))
+            {
                 return Err(Refused {
                     field: format!("{place}.{}", name.as_str()),
                     cause: format!(
@@ -122,7 +136,10 @@ impl Name {
         let token = text.strip_prefix(':').unwrap_or(text);
         match token.bytes().find(|byte| !is_token(*byte)) {
             _ if token.is_empty() => Err("a header name cannot be empty".to_owned()),
-            Some(byte) => Err(format!("{text:?} is not a header name: {:?} is not allowed in one", char::from(byte))),
+            Some(byte) => Err(format!(
+                "{text:?} is not a header name: {:?} is not allowed in one",
+                char::from(byte)
+            )),
             None => Ok(Self(text.to_ascii_lowercase())),
         }
     }
@@ -179,7 +196,10 @@ impl<'de> Visitor<'de> for HeadersVisitor {
         while let Some((name, Value(value))) = map.next_entry::<String, Value>()? {
             let name = Name::new(&name).map_err(de::Error::custom)?;
             if headers.iter().any(|(known, _)| *known == name) {
-                return Err(de::Error::custom(format!("{:?} is written twice (case does not matter)", name.as_str())));
+                return Err(de::Error::custom(format!(
+                    "{:?} is written twice (case does not matter)",
+                    name.as_str()
+                )));
             }
             headers.push((name, value));
         }
@@ -204,7 +224,11 @@ mod tests {
     }
 
     fn pairs(headers: &Headers) -> Vec<(&str, &str)> {
-        headers.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+        headers
+            .0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
     }
 
     #[test]
@@ -214,8 +238,19 @@ mod tests {
                  "response": {"add": {"Via": "weir"}}}"#,
         )
         .unwrap();
-        assert_eq!(rules.request.remove.iter().map(Name::as_str).collect::<Vec<_>>(), ["x-gone", "x-too"]);
-        assert_eq!(pairs(&rules.request.set), [("x-b", "1"), (":path", "/p"), ("x-a", "")]);
+        assert_eq!(
+            rules
+                .request
+                .remove
+                .iter()
+                .map(Name::as_str)
+                .collect::<Vec<_>>(),
+            ["x-gone", "x-too"]
+        );
+        assert_eq!(
+            pairs(&rules.request.set),
+            [("x-b", "1"), (":path", "/p"), ("x-a", "")]
+        );
         assert_eq!(pairs(&rules.response.add), [("via", "weir")]);
         assert!(!rules.is_empty());
     }
@@ -223,24 +258,57 @@ mod tests {
     #[test]
     fn no_configuration_is_no_rules() {
         for empty in ["", " \n", "{}", r#"{"request":{}}"#] {
-            assert!(Rules::parse(empty.as_bytes()).unwrap().is_empty(), "{empty:?}");
+            assert!(
+                Rules::parse(empty.as_bytes()).unwrap().is_empty(),
+                "{empty:?}"
+            );
         }
     }
 
     #[test]
     fn a_refusal_names_the_field() {
         let cases = [
-            (r#"{"reqest":{}}"#, "reqest: unknown field `reqest`, expected `request` or `response`"),
+            (
+                r#"{"reqest":{}}"#,
+                "reqest: unknown field `reqest`, expected `request` or `response`",
+            ),
             (r#"{"request":{"ad":{}}}"#, "request.ad: unknown field `ad`"),
-            (r#"{"request":{"set":{"x-n":1}}}"#, "request.set.x-n: invalid type: integer `1`"),
-            (r#"{"request":{"set":["x-n"]}}"#, "request.set: invalid type: sequence"),
-            (r#"{"response":{"remove":["ok","not ok"]}}"#, "response.remove[1]: \"not ok\" is not a header name: ' '"),
-            (r#"{"response":{"remove":[""]}}"#, "response.remove[0]: a header name cannot be empty"),
-            (r#"{"request":{"set":{"x":"a\r\nevil: 1"}}}"#, "request.set.x: '\\r' is not allowed in a header value"),
-            (r#"{"request":{"add":{"x":"1","X":"2"}}}"#, "\"x\" is written twice"),
-            (r#"{"request":{"add":{":path":"/"}}}"#, "request.add.:path: a pseudo-header"),
-            (r#"{"response":{"set":{":status":"200"}}}"#, "response.set.:status: a pseudo-header"),
-            (r#"{"request":{"remove":[":authority"]}}"#, "request.remove.:authority: a pseudo-header"),
+            (
+                r#"{"request":{"set":{"x-n":1}}}"#,
+                "request.set.x-n: invalid type: integer `1`",
+            ),
+            (
+                r#"{"request":{"set":["x-n"]}}"#,
+                "request.set: invalid type: sequence",
+            ),
+            (
+                r#"{"response":{"remove":["ok","not ok"]}}"#,
+                "response.remove[1]: \"not ok\" is not a header name: ' '",
+            ),
+            (
+                r#"{"response":{"remove":[""]}}"#,
+                "response.remove[0]: a header name cannot be empty",
+            ),
+            (
+                r#"{"request":{"set":{"x":"a\r\nevil: 1"}}}"#,
+                "request.set.x: '\\r' is not allowed in a header value",
+            ),
+            (
+                r#"{"request":{"add":{"x":"1","X":"2"}}}"#,
+                "\"x\" is written twice",
+            ),
+            (
+                r#"{"request":{"add":{":path":"/"}}}"#,
+                "request.add.:path: a pseudo-header",
+            ),
+            (
+                r#"{"response":{"set":{":status":"200"}}}"#,
+                "response.set.:status: a pseudo-header",
+            ),
+            (
+                r#"{"request":{"remove":[":authority"]}}"#,
+                "request.remove.:authority: a pseudo-header",
+            ),
             (r#"{} {}"#, "trailing characters"),
             (r#"{"request""#, "EOF while parsing"),
         ];

@@ -24,9 +24,16 @@ pub fn check(files: &[File], changelog: &File) -> Vec<Finding> {
     for file in files {
         for marker in MARKERS {
             for at in words(&file.text, marker) {
-                let rest = file.text[at + marker.len()..].lines().next().unwrap_or_default();
+                let rest = file.text[at + marker.len()..]
+                    .lines()
+                    .next()
+                    .unwrap_or_default();
                 if let Some(message) = unmatched(rest, &gaps) {
-                    findings.push(Finding::at(&file.path, line_of(&file.text, at), format!("{marker}: {message}")));
+                    findings.push(Finding::at(
+                        &file.path,
+                        line_of(&file.text, at),
+                        format!("{marker}: {message}"),
+                    ));
                 }
             }
         }
@@ -36,24 +43,47 @@ pub fn check(files: &[File], changelog: &File) -> Vec<Finding> {
 
 /// Why the text after a marker has no gap, if it has none.
 fn unmatched(rest: &str, gaps: &[Gap]) -> Option<String> {
-    let parsed = rest.strip_prefix('(').and_then(|rest| rest.split_once("):"));
+    let parsed = rest
+        .strip_prefix('(')
+        .and_then(|rest| rest.split_once("):"));
     let Some((owner, text)) = parsed.map(|(owner, text)| (owner.trim(), text.trim())) else {
-        return Some("write it as MARKER(owner): words of a line in CHANGELOG.md, \"Known gaps\"".to_owned());
+        return Some(
+            "write it as MARKER(owner): words of a line in CHANGELOG.md, \"Known gaps\"".to_owned(),
+        );
     };
-    let known = !text.is_empty() && gaps.iter().any(|gap| gap.owner == owner && gap.text.contains(text));
-    (!known).then(|| format!("no line `- [{owner}] … {text} …` under \"Known gaps\" in CHANGELOG.md"))
+    let known = !text.is_empty()
+        && gaps
+            .iter()
+            .any(|gap| gap.owner == owner && gap.text.contains(text));
+    (!known)
+        .then(|| format!("no line `- [{owner}] … {text} …` under \"Known gaps\" in CHANGELOG.md"))
 }
 
 fn known(changelog: &File) -> (Vec<Gap>, Vec<Finding>) {
     let (mut gaps, mut findings): (Vec<Gap>, _) = (Vec::new(), Vec::new());
-    let lines = changelog.text.lines().enumerate().skip_while(|(_, line)| *line != "## Known gaps").skip(1);
+    let lines = changelog
+        .text
+        .lines()
+        .enumerate()
+        .skip_while(|(_, line)| *line != "## Known gaps")
+        .skip(1);
     for (number, line) in lines.take_while(|(_, line)| !line.starts_with("## ")) {
         if let Some(entry) = line.strip_prefix("- ") {
-            match entry.strip_prefix('[').and_then(|entry| entry.split_once("] ")) {
+            match entry
+                .strip_prefix('[')
+                .and_then(|entry| entry.split_once("] "))
+            {
                 Some((owner, text)) if !owner.is_empty() && !text.trim().is_empty() => {
-                    gaps.push(Gap { owner: owner.to_owned(), text: text.to_owned() });
+                    gaps.push(Gap {
+                        owner: owner.to_owned(),
+                        text: text.to_owned(),
+                    });
                 }
-                _ => findings.push(Finding::at(&changelog.path, number + 1, "a gap needs an owner: `- [owner] What is missing.`")),
+                _ => findings.push(Finding::at(
+                    &changelog.path,
+                    number + 1,
+                    "a gap needs an owner: `- [owner] What is missing.`",
+                )),
             }
         } else if let (Some(gap), true) = (gaps.last_mut(), line.starts_with("  ")) {
             gap.text.push(' ');
@@ -68,18 +98,34 @@ mod tests {
     use super::*;
 
     fn check_one(code: &str, gaps: &str) -> Vec<String> {
-        let changelog = File::new("CHANGELOG.md", format!("# Log\n\n## Known gaps\n\n{gaps}\n## 0.1\n- [host] old news\n"));
+        let changelog = File::new(
+            "CHANGELOG.md",
+            format!("# Log\n\n## Known gaps\n\n{gaps}\n## 0.1\n- [host] old news\n"),
+        );
         let code = code.replace("MARK", MARKERS[0]).replace("MEND", MARKERS[1]);
-        check(&[File::new("a.rs", code)], &changelog).iter().map(ToString::to_string).collect()
+        check(&[File::new("a.rs", code)], &changelog)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn a_marker_needs_its_gap() {
         let gaps = "- [host] Trailers of HTTP/1 requests\n  are dropped.\n";
-        assert_eq!(check_one("// MARK(host): requests are dropped\n// MARKER, A_MARK\n", gaps), [""; 0]);
+        assert_eq!(
+            check_one(
+                "// MARK(host): requests are dropped\n// MARKER, A_MARK\n",
+                gaps
+            ),
+            [""; 0]
+        );
         assert!(check_one("\n// MARK(sdk): requests are dropped", gaps)[0].starts_with("a.rs:2: "));
         assert_eq!(check_one("// MEND(host): something else", gaps).len(), 1);
-        assert_eq!(check_one("// MARK(host): old news", gaps).len(), 1, "only the section counts");
+        assert_eq!(
+            check_one("// MARK(host): old news", gaps).len(),
+            1,
+            "only the section counts"
+        );
         assert_eq!(check_one("// MARK(host):", gaps).len(), 1);
         assert!(check_one("// MARK later", gaps)[0].contains("write it as"));
     }
@@ -87,7 +133,10 @@ mod tests {
     #[test]
     fn a_gap_needs_its_owner() {
         for bad in ["- Nobody's.\n", "- [] Empty.\n", "- [host]\n"] {
-            assert!(check_one("", bad)[0].starts_with("CHANGELOG.md:5: a gap needs an owner"), "{bad}");
+            assert!(
+                check_one("", bad)[0].starts_with("CHANGELOG.md:5: a gap needs an owner"),
+                "{bad}"
+            );
         }
     }
 }

@@ -38,7 +38,14 @@ fn skip(bytes: &[u8], at: usize) -> usize {
         [b'b' | b'c', b'"', ..] if !after_word => at + quoted(rest, 2),
         [b'r', b'"' | b'#', ..] if !after_word => at + raw(rest, 1),
         [b'b' | b'c', b'r', b'"' | b'#', ..] if !after_word => at + raw(rest, 2),
-        [b'\'', b'\\', ..] => at + 3 + rest.iter().skip(3).position(|b| *b == b'\'').map_or(rest.len() - 3, |n| n + 1),
+        [b'\'', b'\\', ..] => {
+            at + 3
+                + rest
+                    .iter()
+                    .skip(3)
+                    .position(|b| *b == b'\'')
+                    .map_or(rest.len().saturating_sub(3), |n| n + 1)
+        }
         [b'\'', ..] => at + character(rest),
         _ => at,
     }
@@ -81,13 +88,25 @@ fn raw(rest: &[u8], open: usize) -> usize {
     let body = open + hashes + 1;
     let mut end = vec![b'"'];
     end.extend(std::iter::repeat_n(b'#', hashes));
-    rest[body..].windows(end.len()).position(|w| w == end).map_or(rest.len(), |n| body + n + end.len())
+    rest[body..]
+        .windows(end.len())
+        .position(|w| w == end)
+        .map_or(rest.len(), |n| body + n + end.len())
 }
 
 /// A character literal without an escape; a lifetime is none.
 fn character(rest: &[u8]) -> usize {
-    let width = rest.iter().skip(1).skip(1).take_while(|b| **b & 0xC0 == 0x80).count();
-    if rest.get(2 + width) == Some(&b'\'') { 3 + width } else { 0 }
+    let width = rest
+        .iter()
+        .skip(1)
+        .skip(1)
+        .take_while(|b| **b & 0xC0 == 0x80)
+        .count();
+    if rest.get(2 + width) == Some(&b'\'') {
+        3 + width
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]
@@ -99,7 +118,10 @@ mod tests {
         let cases = [
             ("a // unsafe\nb", "a          \nb"),
             ("a /* x /* y */ z */ b", "a                   b"),
-            (r#"f("un\"safe", 'x', '\'', '\u{e9}')"#, "f(           ,    ,     ,         )"),
+            (
+                r#"f("un\"safe", 'x', '\'', '\u{e9}')"#,
+                "f(          ,    ,     ,         )",
+            ),
             (r##"let a = r#"x"y"#; r#type"##, "let a =         ; r#type"),
             ("b\"x\" br\"y\" c\"z\" bar\"t\"", "                bar   "),
             ("impl<'a> F<'a> { 'é' }", "impl<'a> F<'a> {      }"),
@@ -107,8 +129,15 @@ mod tests {
             ("'\\", "  "),
         ];
         for (source, expected) in cases {
-            assert_eq!(code_only(source).trim_end(), expected.trim_end(), "{source}");
-            assert_eq!(code_only(source).matches('\n').count(), source.matches('\n').count());
+            assert_eq!(
+                code_only(source).trim_end(),
+                expected.trim_end(),
+                "{source}"
+            );
+            assert_eq!(
+                code_only(source).matches('\n').count(),
+                source.matches('\n').count()
+            );
         }
     }
 }

@@ -32,13 +32,18 @@ pub struct File {
 impl File {
     /// A file made of its path and text.
     pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into() }
+        Self {
+            path: path.into(),
+            text: text.into(),
+        }
     }
 
     /// Whether the name ends with `.` and this extension.
     #[must_use]
     pub fn is(&self, extension: &str) -> bool {
-        self.path.strip_suffix(extension).is_some_and(|stem| stem.ends_with('.'))
+        self.path
+            .strip_suffix(extension)
+            .is_some_and(|stem| stem.ends_with('.'))
     }
 }
 
@@ -56,12 +61,20 @@ pub struct Finding {
 impl Finding {
     /// A finding about a whole file or package.
     pub fn whole(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { place: place.into(), line: 0, message: message.into() }
+        Self {
+            place: place.into(),
+            line: 0,
+            message: message.into(),
+        }
     }
 
     /// A finding about one line, counted from 1.
     pub fn at(place: impl Into<String>, line: usize, message: impl Into<String>) -> Self {
-        Self { place: place.into(), line, message: message.into() }
+        Self {
+            place: place.into(),
+            line,
+            message: message.into(),
+        }
     }
 }
 
@@ -76,14 +89,21 @@ impl fmt::Display for Finding {
 
 /// The line, from 1, that holds the byte at `offset`.
 pub(crate) fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1
+    text.as_bytes()[..offset]
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count()
+        + 1
 }
 
 /// The offsets of `word` in `text` where neither neighbour is part of a longer word.
 pub(crate) fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let inside = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    text.match_indices(word).map(|(at, _)| at).filter(move |&at| {
-        let bytes = text.as_bytes();
-        !inside(at.checked_sub(1).and_then(|before| bytes.get(before))) && !inside(bytes.get(at + word.len()))
-    })
+    text.match_indices(word)
+        .map(|(at, _)| at)
+        .filter(move |&at| {
+            let bytes = text.as_bytes();
+            !inside(at.checked_sub(1).and_then(|before| bytes.get(before)))
+                && !inside(bytes.get(at + word.len()))
+        })
 }

@@ -22,17 +22,32 @@ const NAMES: [(&str, &str); 10] = [
 ];
 
 /// The files that package managers write.
-const LOCKS: [&str; 5] = ["Cargo.lock", "package-lock.json", "go.sum", "yarn.lock", "pnpm-lock.yaml"];
+const LOCKS: [&str; 5] = [
+    "Cargo.lock",
+    "package-lock.json",
+    "go.sum",
+    "yarn.lock",
+    "pnpm-lock.yaml",
+];
 
 /// Every place where one of the names stands.
 #[must_use]
 pub fn check(files: &[File]) -> Vec<Finding> {
-    let locked = |file: &&File| LOCKS.iter().any(|lock| file.path == *lock || file.path.ends_with(&format!("/{lock}")));
+    let locked = |file: &&File| {
+        LOCKS
+            .iter()
+            .any(|lock| file.path == *lock || file.path.ends_with(&format!("/{lock}")))
+    };
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| !locked(file)) {
         for (name, what) in NAMES {
-            let found = file.text.match_indices(name).map(|(at, _)| line_of(&file.text, at));
-            findings.extend(found.map(|line| Finding::at(&file.path, line, format!("names {name}, {what}"))));
+            let found = file
+                .text
+                .match_indices(name)
+                .map(|(at, _)| line_of(&file.text, at));
+            findings.extend(
+                found.map(|line| Finding::at(&file.path, line, format!("names {name}, {what}"))),
+            );
         }
     }
     findings
@@ -45,8 +60,18 @@ mod tests {
     #[test]
     fn names_are_found_outside_lock_files() {
         let text = format!("fine\nhttps://{}/x\ncd {}tree\n", NAMES[0].0, NAMES[9].0);
-        let files = [File::new("doc/a.md", &*text), File::new("x/Cargo.lock", &*text), File::new("b.rs", "//! Fine.\n")];
-        let found: Vec<_> = check(&files).iter().map(|f| (f.place.clone(), f.line)).collect();
-        assert_eq!(found, [("doc/a.md".to_owned(), 2), ("doc/a.md".to_owned(), 3)]);
+        let files = [
+            File::new("doc/a.md", &*text),
+            File::new("x/Cargo.lock", &*text),
+            File::new("b.rs", "//! Fine.\n"),
+        ];
+        let found: Vec<_> = check(&files)
+            .iter()
+            .map(|f| (f.place.clone(), f.line))
+            .collect();
+        assert_eq!(
+            found,
+            [("doc/a.md".to_owned(), 2), ("doc/a.md".to_owned(), 3)]
+        );
     }
 }

@@ -15,7 +15,10 @@ const SOURCES: [&str; 7] = ["rs", "go", "ts", "js", "sh", "py", "proto"];
 /// Lines before the tests.
 #[must_use]
 pub fn length(file: &File) -> usize {
-    let before_tests = file.text.lines().take_while(|line| line.trim_end() != "#[cfg(test)]");
+    let before_tests = file
+        .text
+        .lines()
+        .take_while(|line| line.trim_end() != "#[cfg(test)]");
     before_tests.count()
 }
 
@@ -23,7 +26,12 @@ pub fn length(file: &File) -> usize {
 #[must_use]
 pub fn too_long(files: &[File]) -> Vec<Finding> {
     over(files, WALL)
-        .map(|(file, lines)| Finding::whole(&file.path, format!("{lines} lines before tests, the wall is {WALL}: split it")))
+        .map(|(file, lines)| {
+            Finding::whole(
+                &file.path,
+                format!("{lines} lines before tests, the wall is {WALL}: split it"),
+            )
+        })
         .collect()
 }
 
@@ -31,7 +39,12 @@ pub fn too_long(files: &[File]) -> Vec<Finding> {
 #[must_use]
 pub fn long(files: &[File]) -> Vec<Finding> {
     over(files, SIGNAL)
-        .map(|(file, lines)| Finding::whole(&file.path, format!("{lines} lines before tests (signal {SIGNAL}, wall {WALL})")))
+        .map(|(file, lines)| {
+            Finding::whole(
+                &file.path,
+                format!("{lines} lines before tests (signal {SIGNAL}, wall {WALL})"),
+            )
+        })
         .collect()
 }
 
@@ -49,7 +62,13 @@ pub fn undocumented(files: &[File]) -> Vec<Finding> {
     files
         .iter()
         .filter(|file| file.is("rs") && !file.text.starts_with("//! "))
-        .map(|file| Finding::at(&file.path, 1, "open the module with `//!`: what it does, what always holds, what it leaves out"))
+        .map(|file| {
+            Finding::at(
+                &file.path,
+                1,
+                "open the module with `//!`: what it does, what always holds, what it leaves out",
+            )
+        })
         .collect()
 }
 
@@ -63,7 +82,9 @@ pub fn unreasoned(files: &[File]) -> Vec<Finding> {
             for at in words(&code, level).filter(|&at| in_attribute(&code[..at])) {
                 let arguments = parenthesised(&code[at + level.len()..]);
                 if words(arguments, "reason").next().is_none() {
-                    let message = format!("`{level}` without a reason: add `reason = \"why this is right here\"`");
+                    let message = format!(
+                        "`{level}` without a reason: add `reason = \"why this is right here\"`"
+                    );
                     findings.push(Finding::at(&file.path, line_of(&code, at), message));
                 }
             }
@@ -102,12 +123,18 @@ mod tests {
 
     #[test]
     fn the_wall_counts_what_is_before_the_tests() {
-        let just_right = File::new("a.rs", format!("{}#[cfg(test)]\n{}", lines(WALL), lines(500)));
+        let just_right = File::new(
+            "a.rs",
+            format!("{}#[cfg(test)]\n{}", lines(WALL), lines(500)),
+        );
         let too_much = File::new("b.rs", lines(WALL + 1));
         let script = File::new("c.sh", lines(WALL + 1));
         let data = File::new("d.json", lines(9000));
         let found = too_long(&[just_right.clone(), too_much, script, data]);
-        assert_eq!(found.iter().map(|f| f.place.as_str()).collect::<Vec<_>>(), ["b.rs", "c.sh"]);
+        assert_eq!(
+            found.iter().map(|f| f.place.as_str()).collect::<Vec<_>>(),
+            ["b.rs", "c.sh"]
+        );
         assert_eq!(long(&[just_right]).len(), 1);
     }
 
@@ -119,7 +146,13 @@ mod tests {
             File::new("late.rs", "use std::fmt;\n//! Late.\n"),
             File::new("notes.md", "Not Rust.\n"),
         ];
-        assert_eq!(undocumented(&files).iter().map(|f| f.place.as_str()).collect::<Vec<_>>(), ["empty.rs", "late.rs"]);
+        assert_eq!(
+            undocumented(&files)
+                .iter()
+                .map(|f| f.place.as_str())
+                .collect::<Vec<_>>(),
+            ["empty.rs", "late.rs"]
+        );
     }
 
     #[test]

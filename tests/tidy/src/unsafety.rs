@@ -14,31 +14,56 @@ const REACH: usize = 3;
 pub fn check(files: &[File], list: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut allowed: Vec<(&str, bool)> = Vec::new();
-    for (number, line) in list.lines().enumerate().filter(|(_, line)| !line.starts_with('#') && !line.is_empty()) {
+    for (number, line) in list
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.starts_with('#') && !line.is_empty())
+    {
         match line.split_once(": ") {
             Some((path, reason)) if !reason.trim().is_empty() => allowed.push((path, false)),
-            _ => findings.push(Finding::at("tests/tidy/unsafe.txt", number + 1, "write `path: reason`")),
+            _ => findings.push(Finding::at(
+                "tests/tidy/unsafe.txt",
+                number + 1,
+                "write `path: reason`",
+            )),
         }
     }
     for file in files.iter().filter(|file| file.is("rs")) {
         let code = lex::code_only(&file.text);
-        let uses: Vec<usize> = words(&code, "unsafe").map(|at| line_of(&code, at)).collect();
+        let uses: Vec<usize> = words(&code, "unsafe")
+            .map(|at| line_of(&code, at))
+            .collect();
         if uses.is_empty() {
             continue;
         }
-        match allowed.iter_mut().find(|(path, _)| file.path == *path || path.ends_with('/') && file.path.starts_with(*path)) {
-            None => findings.push(Finding::at(&file.path, uses[0], "`unsafe` is only for files in tests/tidy/unsafe.txt")),
+        match allowed.iter_mut().find(|(path, _)| {
+            file.path == *path || path.ends_with('/') && file.path.starts_with(*path)
+        }) {
+            None => findings.push(Finding::at(
+                &file.path,
+                uses[0],
+                "`unsafe` is only for files in tests/tidy/unsafe.txt",
+            )),
             Some((_, needed)) => {
                 *needed = true;
                 let lines: Vec<&str> = file.text.lines().collect();
                 let bare = uses.into_iter().filter(|line| !commented(&lines, *line));
-                findings.extend(bare.map(|line| Finding::at(&file.path, line, "`unsafe` without a `SAFETY:` comment above it")));
+                findings.extend(bare.map(|line| {
+                    Finding::at(
+                        &file.path,
+                        line,
+                        "`unsafe` without a `SAFETY:` comment above it",
+                    )
+                }));
             }
         }
     }
     for (path, needed) in allowed {
         if !needed {
-            findings.push(Finding::whole("tests/tidy/unsafe.txt", format!("{path} has no `unsafe`: remove the entry")));
+            findings.push(Finding::whole(
+                "tests/tidy/unsafe.txt",
+                format!("{path} has no `unsafe`: remove the entry"),
+            ));
         }
     }
     findings
@@ -73,9 +98,17 @@ mod tests {
 
     #[test]
     fn only_listed_and_only_explained() {
-        let check_one = |text, list| check(&[File::new("a.rs", text)], list).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let check_one = |text, list| {
+            check(&[File::new("a.rs", text)], list)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(check_one(SOUND, "# note\n\na.rs: why\n"), [""; 0]);
-        assert_eq!(check_one("//! Says unsafe.\n#![deny(unsafe_code)]\n", ""), [""; 0]);
+        assert_eq!(
+            check_one("//! Says unsafe.\n#![deny(unsafe_code)]\n", ""),
+            [""; 0]
+        );
         assert!(check_one(SOUND, "")[0].starts_with("a.rs:5: `unsafe` is only for files"));
         assert!(check_one(BARE, "a.rs: why")[0].starts_with("a.rs:4: `unsafe` without"));
         assert!(check_one("//! None.\n", "a.rs: why")[0].contains("a.rs has no `unsafe`"));
