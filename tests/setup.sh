@@ -43,28 +43,41 @@ apt() {
     as_root "$@" >"$log" 2>&1 || { tail -n 5 "$log" >&2; return 1; }
 }
 
+DIST="${RUSTUP_DIST_SERVER:-https://static.rust-lang.org}"
 # Whether the host that toolchains come from answers at all; a dead network costs 5 seconds here, not minutes below.
 toolchains_reachable() {
     have curl || apt curl ca-certificates || return 1
-    curl -sS -o /dev/null --connect-timeout 5 --max-time 10 "${RUSTUP_DIST_SERVER:-https://static.rust-lang.org}" 2>/dev/null
+    curl -sSf -o /dev/null --connect-timeout 5 --max-time 10 "$DIST/dist/channel-rust-$channel.toml.sha256" 2>/dev/null
 }
 
 # rustc of this tree works and is the channel asked for. Never lets rustup start a download on its own.
 rust_ready() {
+    hash -r # The shell remembers where it found a program before this script installed a better one.
     have cargo && RUSTUP_AUTO_INSTALL=0 rustc --version 2>/dev/null | grep -q "^rustc $channel "
+}
+
+fetch_rustup() {
+    toolchains_reachable || return 1
+    say "fetching rustup"
+    installer=$(mktemp -d)/rustup-init # It looks at its own name.
+    curl -sSf --connect-timeout 5 --max-time 120 -o "$installer" \
+        "${RUSTUP_UPDATE_ROOT:-$DIST/rustup}/dist/$(uname -m)-unknown-linux-gnu/rustup-init" && chmod +x "$installer" &&
+        timeout 300 "$installer" -y -q --no-modify-path --profile minimal --default-toolchain none >"$log" 2>&1
+    fetched=$?
+    rm -rf "$(dirname "$installer")"
+    return "$fetched"
 }
 
 need_rust() {
     have cc || apt build-essential || fail "no C compiler: install one (Debian: build-essential)"
     rust_ready && return
-    have rustup || apt rustup || {
-        say "installing rustup"
-        toolchains_reachable && curl -sSf --connect-timeout 5 --max-time 120 https://sh.rustup.rs |
-            sh -s -- -y -q --no-modify-path --profile minimal --default-toolchain none >"$log" 2>&1
-    } || fail "no Rust here and rustup cannot be fetched: install Rust $channel, then run this again"
+    have rustup || fetch_rustup || apt rustup ||
+        fail "no rustup here and none to be fetched: install Rust $channel with rustfmt and clippy, then run this again"
     say "installing Rust $channel"
-    toolchains_reachable && timeout 600 rustup toolchain install "$channel" --profile minimal \
-        --component rustfmt --component clippy >"$log" 2>&1
+    if toolchains_reachable; then
+        timeout 600 rustup toolchain install "$channel" --profile minimal --component rustfmt --component clippy \
+            >"$log" 2>&1 || tail -n 5 "$log" >&2
+    fi
     rust_ready || fail "Rust $channel is missing and cannot be fetched: run 'rustup toolchain install $channel' where it can"
 }
 
@@ -91,7 +104,7 @@ need_wasm() {
 
 go_minor() { go version 2>/dev/null | sed -n 's/^go version go1\.\([0-9]*\).*/\1/p'; }
 # From 1.21 on, Go fetches the version that a go.mod asks for by itself, as a module.
-go_ready() { v=$(GOTOOLCHAIN=local go_minor); [ "${v:-0}" -ge 21 ]; }
+go_ready() { hash -r; v=$(GOTOOLCHAIN=local go_minor); [ "${v:-0}" -ge 21 ]; }
 
 need_go() {
     have go && go_ready && return
