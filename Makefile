@@ -7,8 +7,8 @@ SECONDS = 30
 # What `make run` hands to the filter runner; see `make run ARGS=--help`.
 ARGS =
 
-# Where tests/setup.sh puts what a fresh shell may not find.
-export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir/go/bin:$(PATH)
+# Where tools lie that a fresh shell may not find: rustup's, those that tests/setup.sh fetched, and Go's own place.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir/go/bin:$(PATH):/usr/local/go/bin
 SETUP = @tests/setup.sh
 # The crates that are filters: every folder of filters/ but the two that build them.
 FILTERS = $(filter-out bundle wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
@@ -21,6 +21,7 @@ help: ## List the targets
 
 setup: ## Install all that the targets below need, and say what
 	$(SETUP) rust wasm go node lint fuzz
+	@echo "setup: everything is here"
 
 run: ## Run a built-in filter against a request in the host, and print what happened (ARGS=...)
 	$(SETUP) rust wasm

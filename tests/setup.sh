@@ -20,7 +20,7 @@ GO_TOOLCHAIN=go1.24.13
 NODE_MINIMUM=18
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/weir"
 # Fixed places that a fresh shell may not have on its PATH yet.
-PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$CACHE/go/bin:$PATH"
+PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$CACHE/go/bin:$PATH:/usr/local/go/bin"
 channel=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 
 say() { echo "setup: $*" >&2; }

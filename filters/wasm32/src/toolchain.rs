@@ -13,6 +13,9 @@ use std::process::Command;
 use crate::environment::scrub;
 use crate::{Error, TARGET};
 
+/// Raised whenever this crate changes what it asks of the compiler, so that what callers keep is built anew.
+const RECIPE: u32 = 1;
+
 /// Where the target's standard library comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Std {
@@ -94,7 +97,7 @@ impl Toolchain {
             Std::Prebuilt => "prebuilt std",
             Std::FromSource => "std from source",
         };
-        format!("{} ({}), {std}", self.version, self.commit)
+        format!("{} ({}), {std}, recipe {RECIPE}", self.version, self.commit)
     }
 
     /// The directory the standard library's source would lie in.
