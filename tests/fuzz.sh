@@ -4,7 +4,7 @@
 #   tests/fuzz.sh SECONDS
 #
 # Always: bounded in time, every target gets its turn, and one finding fails the whole. What is found stays in
-# tests/fuzz/artifacts with the command that repeats it on the screen.
+# tests/fuzz/artifacts, and the last line says how to repeat it.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:?usage: tests/fuzz.sh SECONDS}
@@ -22,5 +22,9 @@ for target in $targets; do
         -max_total_time="$seconds" -timeout=10 -print_final_stats=1 || failed="$failed $target"
     rm -rf "$found"
 done
-[ -z "$failed" ] || { echo "fuzzing found something in:$failed" >&2; exit 1; }
+if [ -n "$failed" ]; then
+    echo "fuzzing found something in:$failed" >&2
+    echo "repeat it with: RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz TARGET tests/fuzz/artifacts/TARGET/FILE" >&2
+    exit 1
+fi
 echo "nothing found in: $(echo $targets)"
