@@ -1,6 +1,6 @@
 //! The `headers` filter: adds, sets and removes request and response headers.
 //!
-//! What it does to a message is decided in [`rules`], which is plain data and knows no host; [`plugin`]
+//! What it does to a message is decided in [`rules`], which is plain data and knows no host; `plugin`
 //! carries the decision out through the Proxy-Wasm ABI and exists only in a wasm32 build.
 //!
 //! Always: a configuration with any mistake in it is refused whole, so a filter that runs does everything
