@@ -8,6 +8,7 @@
     reason = "a test that cannot go on should stop"
 )]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -105,7 +106,8 @@ fn the_tree_is_looked_at() {
 #[test]
 fn files_stay_under_the_wall() {
     for finding in source::long(&FILES) {
-        println!("long: {finding}");
+        // Past the capture of passing tests: a signal nobody sees is none.
+        writeln!(std::io::stderr(), "long: {finding}").unwrap();
     }
     none(&source::too_long(&FILES));
 }

@@ -1,0 +1,126 @@
+//! A binding that has been proven to work: checked configuration, compiled code, one instance that started, configured and met a stream.
+//!
+//! [`Binding::load`] does all of it, on the caller's thread; [`Loader`] keeps it off the threads that serve. Nothing becomes a `Binding`
+//! that has not passed every step, so whatever used the previous one keeps it when loading fails.
+
+mod canary;
+mod config;
+mod loader;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Instance, InstancePre, Store};
+
+use crate::backoff::Backoff;
+use crate::engine::Engine;
+use crate::error::LoadError;
+use crate::host::Side;
+use crate::metrics::MetricSet;
+use crate::module::{LoadOptions, Module};
+use crate::shared::Scope;
+use crate::stats::BindingStats;
+use crate::stream::may_write;
+use crate::vm::state::State;
+pub use config::{BindingConfig, BodyAccess, FailurePolicy, HeaderPause, Kind, Limits, Upstreams, Variant};
+pub use loader::{LoadRequest, Loader};
+
+/// Makes the host that the proving instance runs against, on the thread that loads.
+pub type CanaryHost = dyn Fn() -> crate::host::SharedHost + Send + Sync;
+
+/// A filter binding, ready to be started on any worker.
+pub struct Binding {
+    engine: Engine,
+    config: BindingConfig,
+    module: Module,
+    pre: InstancePre<State>,
+    stats: Arc<BindingStats>,
+    metrics: Arc<MetricSet>,
+    scope: Arc<Scope>,
+}
+
+impl std::fmt::Debug for Binding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Binding({}, {})", self.config.name, self.module.describe())
+    }
+}
+
+impl Binding {
+    /// Checks, compiles (or finds compiled), instantiates, starts, configures and probes a binding. Slow; see [`Loader`].
+    ///
+    /// # Errors
+    /// At the first step that fails, saying which, why, and what to do.
+    pub fn load(engine: &Engine, config: BindingConfig, name: &str, bytes: &[u8], canary: Option<&CanaryHost>) -> Result<Arc<Self>, LoadError> {
+        config.check().map_err(|problems| LoadError::Configuration { binding: config.name.to_string(), problems })?;
+        let options = LoadOptions { cache: engine.cache(), memory_ceiling: config.limits.memory, ..LoadOptions::default() };
+        let module = Module::load(engine.wasmtime(), name, bytes, &options)?;
+        Self::from_module(engine, config, module, canary)
+    }
+
+    /// The same from a module that is compiled already: bindings share code.
+    ///
+    /// # Errors
+    /// As [`Binding::load`].
+    pub fn from_module(engine: &Engine, config: BindingConfig, module: Module, canary: Option<&CanaryHost>) -> Result<Arc<Self>, LoadError> {
+        config.check().map_err(|problems| LoadError::Configuration { binding: config.name.to_string(), problems })?;
+        canary::check_kind(&config, &module)?;
+        let pre = engine.linker().instantiate_pre(module.wasmtime()).map_err(|error| LoadError::Link {
+            module: module.describe(),
+            cause: format!("{error:#}"),
+        })?;
+        let (stats, metrics, scope) = (engine.stats(&config), engine.metrics(&config), engine.scope(&config));
+        let binding = Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope });
+        canary::prove(&binding, canary)?;
+        Ok(binding)
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> &BindingConfig {
+        &self.config
+    }
+
+    /// Its code.
+    #[must_use]
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// What it has cost and how often it failed, over all workers and reloads.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<BindingStats> {
+        &self.stats
+    }
+
+    /// The metrics it defined, over all workers and reloads.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<MetricSet> {
+        &self.metrics
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn shared(&self) -> &Scope {
+        &self.scope
+    }
+
+    pub(crate) fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Instance> {
+        self.pre.instantiate(store)
+    }
+
+    /// Between restarts: the first at once, then from 100 ms up to half a minute.
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(Duration::from_millis(100), Duration::from_secs(30)).with_free_failures(1)
+    }
+
+    /// Whether the filter may change this side's bodies.
+    pub(crate) fn may_write_body(&self, side: Side) -> bool {
+        let callback = match side {
+            Side::Request => "proxy_on_request_body",
+            Side::Response => "proxy_on_response_body",
+        };
+        may_write(self.config.body_access, self.module.exports(callback) && self.module.imports("proxy_set_buffer_bytes"))
+    }
+}

@@ -1,0 +1,343 @@
+//! A stream and its chain of filters: the part between a proxy's connection and the guests.
+//!
+//! The proxy says what arrives ([`Stream::request_headers`], [`Stream::response_body`], …) and takes what came through ([`Stream::take`]). In
+//! between, every filter's callbacks run in order, may pause, change what they hold, or answer instead of the upstream. Nothing here does I/O or
+//! waits: a paused stream says so, and [`crate::StreamHost::wake`] asks for [`Stream::resume`] when that changes.
+//!
+//! What always holds: callbacks of a message come in order and never after its context is deleted; every filter of the chain gets `on_log`, then
+//! `on_done`, then `on_delete`, exactly once, unless its instance died; a failed filter meets its binding's policy, whoever caused the failure.
+//!
+//! # What a filter may read and change, and when
+//!
+//! | | read | change |
+//! |---|---|---|
+//! | request and response headers | from their arrival to the end, `on_log` included | in their own callback, and while the filter holds them paused |
+//! | trailers | from their arrival to the end | in their own callback and while paused there; *added* in the body callback with `end_of_stream` |
+//! | bodies | in their callbacks and while the filter holds them | the same |
+//! | a callout's headers, body, trailers | in its callback | never |
+//! | configuration | in any callback of its root context | never |
+//!
+//! Anything else is lenient: a read finds an empty map or nothing, a change has no effect, both answer OK and are counted (`wrong_phase`) and
+//! logged at a limited rate, because the SDKs panic on other answers.
+
+pub(crate) mod buffer;
+mod flow;
+mod lane;
+pub(crate) mod reply;
+mod run;
+
+use std::cell::{Ref, RefCell, RefMut};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::binding::{BodyAccess, Kind};
+use crate::filter::Filter;
+use crate::host::{LocalReply, Side, StreamHost};
+use flow::{Flow, Stage};
+use lane::{LanePolicy, Released};
+
+/// Who closed a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// Not known.
+    Unknown = 0,
+    /// This proxy.
+    Local = 1,
+    /// The peer.
+    Remote = 2,
+}
+
+/// The filters of a listener or route, in request order.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    filters: Rc<[Rc<Filter>]>,
+    kind: Kind,
+    /// Whether any filter may change bodies, by side.
+    may_write_body: [bool; 2],
+}
+
+impl Chain {
+    /// A chain of `filters`, the one nearest to the client first.
+    #[must_use]
+    pub fn new(kind: Kind, filters: Vec<Rc<Filter>>) -> Self {
+        let writes = |side: Side| filters.iter().any(|filter| filter.may_write_body(side));
+        Self { may_write_body: [writes(Side::Request), writes(Side::Response)], filters: filters.into(), kind }
+    }
+
+    /// Its filters.
+    #[must_use]
+    pub fn filters(&self) -> &[Rc<Filter>] {
+        &self.filters
+    }
+}
+
+/// What came through the chain since the last [`Stream::take`].
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The headers may go on. They are in the [`StreamHost`].
+    pub head: bool,
+    /// Body bytes that may go on.
+    pub data: Bytes,
+    /// The trailers may go on, and are the end.
+    pub trailers: bool,
+    /// The message ends here, without trailers.
+    pub end: bool,
+}
+
+/// A stream's shared part: the proxy's object and the flow of its messages.
+pub(crate) struct StreamCell<H: ?Sized> {
+    pub(crate) flow: RefCell<Flow>,
+    pub(crate) host: RefCell<H>,
+}
+
+impl StreamCell<dyn StreamHost> {
+    pub(crate) fn root_of(&self, stage: usize) -> u32 {
+        self.flow.try_borrow().map_or(0, |flow| flow.stages[stage].root)
+    }
+
+    pub(crate) fn set_root(&self, stage: usize, root: u32) {
+        if let Ok(mut flow) = self.flow.try_borrow_mut() {
+            flow.stages[stage].root = root;
+        }
+    }
+
+    /// Asks the stream's owner to resume it, unless it is being run right now.
+    pub(crate) fn wake(&self) {
+        let asleep = self.flow.try_borrow().is_ok_and(|flow| !flow.running && !flow.closed);
+        if asleep && let Ok(mut host) = self.host.try_borrow_mut() {
+            host.wake();
+        }
+    }
+}
+
+/// One HTTP stream or TCP connection.
+pub struct Stream<H: StreamHost + 'static> {
+    cell: Rc<StreamCell<H>>,
+    /// The same, as guests' contexts know it.
+    shared: Rc<StreamCell<dyn StreamHost>>,
+    chain: Chain,
+}
+
+impl<H: StreamHost> std::fmt::Debug for Stream<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("flow", &self.cell.flow.try_borrow().ok()).finish_non_exhaustive()
+    }
+}
+
+impl<H: StreamHost> Stream<H> {
+    /// A stream through `chain`. No callback runs yet.
+    #[must_use]
+    pub fn new(chain: &Chain, host: H) -> Self {
+        let stages = chain.filters.iter().map(|filter| {
+            let config = filter.binding().config();
+            Stage {
+                vm: None,
+                context: 0,
+                root: 0,
+                variant: 0,
+                failed: false,
+                lanes: Default::default(),
+                policy: LanePolicy {
+                    header_pause: config.header_pause,
+                    final_body_before_trailers: config.final_body_before_trailers,
+                },
+                body_access: config.body_access,
+                body_limit: config.limits.body,
+            }
+        });
+        let flow = Flow::new(chain.kind == Kind::Tcp, stages.collect(), chain.may_write_body);
+        let cell = Rc::new(StreamCell { flow: RefCell::new(flow), host: RefCell::new(host) });
+        Self { shared: cell.clone(), cell, chain: chain.clone() }
+    }
+
+    /// The proxy's own object.
+    ///
+    /// # Panics
+    /// When a [`Stream::host_mut`] is still alive.
+    #[must_use]
+    pub fn host(&self) -> Ref<'_, H> {
+        self.cell.host.borrow()
+    }
+
+    /// The proxy's own object, to change. It must not live across calls that run filters.
+    ///
+    /// # Panics
+    /// When another borrow is still alive.
+    #[must_use]
+    pub fn host_mut(&self) -> RefMut<'_, H> {
+        self.cell.host.borrow_mut()
+    }
+
+    /// Selects the configuration of the filter at `position` before it has seen anything: a variant's name. `false`: no such variant, or too late.
+    pub fn select_variant(&mut self, position: usize, name: &str) -> bool {
+        let Some(filter) = self.chain.filters.get(position) else { return false };
+        let variants = &filter.binding().config().variants;
+        let Some(index) = variants.iter().position(|variant| variant.name == name) else { return false };
+        let stage = &mut self.cell.flow.borrow_mut().stages[position];
+        if stage.vm.is_some() {
+            return false;
+        }
+        stage.variant = index + 1;
+        true
+    }
+
+    /// The request's headers are in the host. `end`: nothing follows.
+    pub fn request_headers(&mut self, end: bool) {
+        self.arrived(Side::Request, Released { head: true, end, ..Released::default() });
+    }
+
+    /// A piece of the request's body.
+    pub fn request_body(&mut self, data: Bytes, end: bool) {
+        self.arrived(Side::Request, Released { data, end, ..Released::default() });
+    }
+
+    /// The request's trailers are in the host, and end it.
+    pub fn request_trailers(&mut self) {
+        self.arrived(Side::Request, Released { trailers: true, ..Released::default() });
+    }
+
+    /// The response's headers are in the host. `end`: nothing follows.
+    pub fn response_headers(&mut self, end: bool) {
+        self.arrived(Side::Response, Released { head: true, end, ..Released::default() });
+    }
+
+    /// A piece of the response's body.
+    pub fn response_body(&mut self, data: Bytes, end: bool) {
+        self.arrived(Side::Response, Released { data, end, ..Released::default() });
+    }
+
+    /// The response's trailers are in the host, and end it.
+    pub fn response_trailers(&mut self) {
+        self.arrived(Side::Response, Released { trailers: true, ..Released::default() });
+    }
+
+    /// TCP: the connection was accepted.
+    pub fn new_connection(&mut self) {
+        self.request_headers(false);
+        // The upstream side has no head of its own.
+        self.arrived(Side::Response, Released { head: true, ..Released::default() });
+    }
+
+    /// An HTTP/2 METADATA frame with this many pairs.
+    pub fn metadata(&mut self, side: Side, count: u32) {
+        run::metadata(&self.shared, &self.chain, side, count);
+    }
+
+    /// TCP: one side of the connection closed.
+    pub fn connection_closed(&mut self, side: Side, by: Close) {
+        run::connection_closed(&self.shared, &self.chain, side, by);
+    }
+
+    /// Goes on after a wake-up.
+    pub fn resume(&mut self) {
+        run::run(&self.shared, &self.chain);
+    }
+
+    fn arrived(&mut self, side: Side, parts: Released) {
+        {
+            let mut flow = self.cell.flow.borrow_mut();
+            let progress = &mut flow.progress[side as usize];
+            if flow.closed || flow.reset || flow.reply.is_some() || progress.finished {
+                return;
+            }
+            progress.head_arrived |= parts.head;
+            progress.head_has_end |= parts.head && parts.end;
+            progress.size += parts.data.len() as u64;
+            let first = flow.first(side);
+            flow.pass(first, side, parts);
+        }
+        run::run(&self.shared, &self.chain);
+    }
+
+    /// What came through since the last call. A head whose body a filter may still change has lost its length, or has the right one.
+    pub fn take(&mut self, side: Side) -> Output {
+        let (out, repair) = {
+            let mut flow = self.cell.flow.borrow_mut();
+            let progress = flow.progress[side as usize];
+            let repair = !flow.tcp && !progress.head_has_end && flow.may_write_body[side as usize];
+            (std::mem::take(&mut flow.out[side as usize]), repair)
+        };
+        let mut out = Output { head: out.head, trailers: out.trailers, end: out.end, data: { out.data }.take() };
+        if out.head && repair {
+            let known = (out.end || out.trailers).then_some(out.data.len() as u64);
+            self.repair_length(side, known);
+        }
+        // Trailers that a later filter removed are an ordinary end.
+        if out.trailers && self.cell.host.borrow_mut().headers(side.trailers()).is_none() {
+            (out.trailers, out.end) = (false, true);
+        }
+        out
+    }
+
+    fn repair_length(&self, side: Side, known: Option<u64>) {
+        let mut host = self.cell.host.borrow_mut();
+        let stated = host.headers(side.headers()).and_then(|headers| headers.get(b"content-length").map(|value| parse_length(value)));
+        if let Some(stated) = stated
+            && (known.is_none() || stated != known)
+        {
+            host.repair_length(side, known);
+        }
+    }
+
+    /// Whether the proxy should read more of `side`: `false` while a filter has stopped it or too much is held.
+    #[must_use]
+    pub fn wants(&self, side: Side) -> bool {
+        let flow = self.cell.flow.borrow();
+        let limit = flow.stages.iter().map(|stage| stage.body_limit).min().unwrap_or(usize::MAX);
+        !flow.is_stopped(side) && flow.held(side) <= limit
+    }
+
+    /// Whether a filter holds `side`.
+    #[must_use]
+    pub fn is_paused(&self, side: Side) -> bool {
+        self.cell.flow.borrow().is_paused(side)
+    }
+
+    /// The local reply that answers this stream, once there is one. Its head and body come through [`Stream::take`] like an upstream's.
+    #[must_use]
+    pub fn local_reply(&self) -> Option<LocalReply> {
+        self.cell.flow.borrow().reply.as_deref().cloned()
+    }
+
+    /// Whether the stream must be reset (TCP: closed): a filter said so, or failed too late for a reply.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.cell.flow.borrow().reset
+    }
+
+    /// Filter state that a filter set as `path` (segments joined by NUL), for access logs.
+    #[must_use]
+    pub fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.cell.flow.borrow().property(path).map(<[u8]>::to_vec)
+    }
+
+    /// Creates every filter's context, and nothing else.
+    pub(crate) fn probe(&mut self) {
+        run::open_all(&self.shared, &self.chain);
+    }
+
+    /// Ends the stream, however far it got: `on_log` for every filter, then `on_done` and `on_delete`. Dropping does the same.
+    pub fn finish(&mut self) {
+        run::finish(&self.shared, &self.chain);
+    }
+}
+
+impl<H: StreamHost> Drop for Stream<H> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn parse_length(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Whether a binding's filter may change bodies.
+pub(crate) fn may_write(access: BodyAccess, suggests: bool) -> bool {
+    match access {
+        BodyAccess::Auto => suggests,
+        BodyAccess::ReadOnly => false,
+        BodyAccess::ReadWrite => true,
+    }
+}
