@@ -1,0 +1,57 @@
+# Everything a person or CI does to this tree. Each target first installs what it needs (tests/setup.sh says what).
+
+# What `make bench` runs: one suite of tests/perf, or all of them.
+SUITE = all
+# How long `make fuzz` spends on each target.
+SECONDS = 30
+# What `make run` hands to the filter runner; see `make run ARGS=--help`.
+ARGS =
+
+# Where tools lie that a fresh shell may not find: rustup's, those that tests/setup.sh fetched, and Go's own place.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir/go/bin:$(PATH):/usr/local/go/bin
+SETUP = @tests/setup.sh
+# The crates that are filters: every folder of filters/ but the two that build them.
+FILTERS = $(filter-out bundle wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
+
+.DEFAULT_GOAL = help
+.PHONY: help setup run test lint bench fuzz doc clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install all that the targets below need, and say what
+	$(SETUP) rust wasm go node lint fuzz
+	@echo "setup: everything is here"
+
+run: ## Run a built-in filter against a request in the host, and print what happened (ARGS=...)
+	$(SETUP) rust wasm
+	@cargo run -q -p weir-filters --example try_filter -- $(ARGS)
+
+test: ## Run every test, and print how many passed and failed
+	$(SETUP) rust wasm go node
+	@tests/count.sh cargo test --workspace --no-fail-fast
+
+lint: ## Check formatting, lints, documentation, licences and banned crates
+	$(SETUP) lint wasm
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@# The part of a filter that only wasm32 compiles; Debian's compiler brings no clippy for it.
+	@if [ -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown/lib" ]; then set -x; \
+	    cargo clippy $(FILTERS:%=-p weir-filter-%) --target wasm32-unknown-unknown -- -D warnings; fi
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
+	cargo deny --log-level error check bans licenses sources
+
+bench: ## Measure, one figure a line (SUITE=wasm|all)
+	$(SETUP) rust wasm
+	cargo run --release -p weir-perf -- $(SUITE)
+
+fuzz: ## Fuzz each target for a while (SECONDS=30)
+	$(SETUP) fuzz
+	@tests/fuzz.sh $(SECONDS)
+
+doc: ## Build the API documentation, and say where it is
+	$(SETUP) rust wasm
+	cargo doc --workspace --no-deps
+
+clean: ## Remove what the targets built (not what they installed)
+	cargo clean
