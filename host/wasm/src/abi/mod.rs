@@ -280,7 +280,8 @@ mod tests {
                 let (params, results) = (types(function.params), types(function.results));
                 let name = function.name;
                 let wat = format!(r#"(module (import "{module}" "{name}" (func (param {params}) (result {results}))))"#);
-                let module = wasmtime::Module::new(&engine, &wat).expect("valid");
+                let bytes = wat::parse_str(&wat).expect("valid");
+                let module = wasmtime::Module::new(&engine, bytes).expect("valid");
                 if let Err(error) = linker.instantiate_pre(&module) {
                     panic!("{wat}: {error:#}");
                 }

@@ -298,7 +298,8 @@ impl ModuleFacts {
     /// Gives the exports their roles.
     fn bind(&mut self) {
         self.abi = AbiVersion::ALL.into_iter().rev().find(|version| self.export(version.marker()).is_some());
-        for callback in Callback::ALL {
+        // The start function is bound as the entry.
+        for callback in Callback::ALL.iter().filter(|callback| **callback != Callback::Start) {
             let spec = callback.spec();
             let bound = spec.arities.iter().find(|arity| self.has(spec.name, **arity, spec.returns));
             match bound {

@@ -16,7 +16,6 @@ fn lists_are_in_order_and_names_unique() {
     check(&TrapKind::ALL, |item| item as usize, TrapKind::name);
     check(&Counter::ALL, |item| item as usize, Counter::name);
     check(&Level::ALL, |item| item as usize, Level::name);
-    assert_eq!(Callback::COUNT, 28);
 }
 
 #[test]
