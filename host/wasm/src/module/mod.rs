@@ -110,6 +110,14 @@ impl Module {
         Ok(Self(Arc::new(Loaded { name, facts, warnings, code, report })))
     }
 
+    /// The same for the engine that bindings run in.
+    ///
+    /// # Errors
+    /// As [`Module::load`].
+    pub fn load_for(engine: &crate::Engine, name: &str, bytes: &[u8], options: &LoadOptions<'_>) -> Result<Self, LoadError> {
+        Self::load(engine.wasmtime(), name, bytes, options)
+    }
+
     /// The name it was loaded under.
     #[must_use]
     pub fn name(&self) -> &str {

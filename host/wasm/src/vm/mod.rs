@@ -84,6 +84,7 @@ impl Core {
         let state = self.store.data_mut();
         state.binding.engine().ticker().touch();
         state.mode = Mode::Running;
+        state.callback = callback;
         state.context = context;
         state.effective = context;
         state.output_left = self.output;
@@ -142,7 +143,7 @@ impl Vm {
 
     /// Runs `work` in the instance, buries it on a trap, and afterwards delivers what arrived meanwhile.
     #[inline]
-    fn with<R>(&self, callback: Callback, work: impl FnOnce(&mut Core) -> wasmtime::Result<R>) -> Result<R, Dead> {
+    fn with<R>(&self, work: impl FnOnce(&mut Core) -> wasmtime::Result<R>) -> Result<R, Dead> {
         let result = {
             let Ok(mut guard) = self.core.try_borrow_mut() else { return Err(Dead) };
             let Some(core) = guard.as_mut() else { return Err(Dead) };
@@ -156,7 +157,7 @@ impl Vm {
                 Ok(value)
             }
             Err(error) => {
-                self.bury(callback, &error);
+                self.bury(&error);
                 Err(Dead)
             }
         }
@@ -164,11 +165,11 @@ impl Vm {
 
     /// Ends the instance after a trap. Its streams meet the failure policy when they wake.
     #[cold]
-    fn bury(&self, callback: Callback, error: &wasmtime::Error) {
+    fn bury(&self, error: &wasmtime::Error) {
         self.dead.set(true);
         let Some(mut core) = self.core.borrow_mut().take() else { return };
         let state = core.store.data_mut();
-        let trap = Trap::classify(&self.binding, callback, error, state);
+        let trap = Trap::classify(&self.binding, error, state);
         state.stats.trap(trap.kind);
         if trap.kind == TrapKind::DeadlineExceeded {
             state.stats.count(Counter::DeadlineMisses);
@@ -176,7 +177,7 @@ impl Vm {
         state.tell(host::Level::Error, &trap.to_string());
         let streams = self.take_apart(core);
         for stream in streams {
-            stream.cell.wake();
+            stream.cell.instance_died(stream.stage);
         }
     }
 
@@ -198,7 +199,7 @@ impl Vm {
 
     /// Creates the context of a stream, under the root of the binding's own configuration (0) or of a variant (1…).
     pub(crate) fn open(&self, stream: StreamRef, variant: usize) -> Result<u32, Dead> {
-        let context = self.with(Callback::ContextCreate, |core| {
+        let context = self.with(|core| {
             let state = core.store.data_mut();
             let root = state.roots.get(variant).or(state.roots.first()).map_or(0, |root| root.id);
             stream.cell.set_root(stream.stage, root);
@@ -212,40 +213,37 @@ impl Vm {
     }
 
     pub(crate) fn log(&self, context: u32) -> Result<(), Dead> {
-        self.with(Callback::Log, |core| core.call(Callback::Log, context, |exports| &exports.log, context)).map(drop)
+        self.with(|core| core.call(Callback::Log, context, |exports| &exports.log, context)).map(drop)
     }
 
     /// `on_done`, `on_delete`, and the end of everything the context had started.
     pub(crate) fn close(&self, context: u32) -> Result<(), Dead> {
-        let done = self.with(Callback::Done, |core| core.call(Callback::Done, context, |exports| &exports.done, context));
-        let deleted = match done {
-            Ok(_) => self.with(Callback::Delete, |core| core.call(Callback::Delete, context, |exports| &exports.delete, context)),
-            Err(Dead) => Err(Dead),
-        };
-        if let Ok(Some(core)) = self.core.try_borrow_mut().as_deref_mut() {
+        self.with(|core| {
+            core.call(Callback::Done, context, |exports| &exports.done, context)?;
+            core.call(Callback::Delete, context, |exports| &exports.delete, context)?;
             let state = core.store.data_mut();
             state.cancel_calls_of(context);
             if state.contexts.remove(context).is_some() {
                 state.stats.shift(Level::LiveContexts, -1);
                 self.streams.set(self.streams.get().saturating_sub(1));
             }
-        }
-        deleted.map(drop)
+            Ok(())
+        })
     }
 
     /// The head of a message; for TCP, the new connection. `None`: the filter does not look at it.
     #[inline]
     pub(crate) fn on_head(&self, context: u32, side: Side, tcp: bool, count: u32, end: bool) -> Result<Option<u32>, Dead> {
         match (tcp, side) {
-            (false, Side::Request) => self.with(Callback::RequestHeaders, |core| {
-                core.call_headers(Callback::RequestHeaders, context, |exports| &exports.request_headers, count, end)
-            }),
-            (false, Side::Response) => self.with(Callback::ResponseHeaders, |core| {
-                core.call_headers(Callback::ResponseHeaders, context, |exports| &exports.response_headers, count, end)
-            }),
-            (true, Side::Request) => self.with(Callback::NewConnection, |core| {
-                core.call(Callback::NewConnection, context, |exports| &exports.new_connection, context)
-            }),
+            (false, Side::Request) => {
+                self.with(|core| core.call_headers(Callback::RequestHeaders, context, |exports| &exports.request_headers, count, end))
+            }
+            (false, Side::Response) => {
+                self.with(|core| core.call_headers(Callback::ResponseHeaders, context, |exports| &exports.response_headers, count, end))
+            }
+            (true, Side::Request) => {
+                self.with(|core| core.call(Callback::NewConnection, context, |exports| &exports.new_connection, context))
+            }
             (true, Side::Response) => Ok(None),
         }
     }
@@ -258,7 +256,7 @@ impl Vm {
             (true, Side::Request) => (Callback::DownstreamData, |exports| &exports.downstream_data),
             (true, Side::Response) => (Callback::UpstreamData, |exports| &exports.upstream_data),
         };
-        self.with(callback, |core| core.call(callback, context, pick, params))
+        self.with(|core| core.call(callback, context, pick, params))
     }
 
     pub(crate) fn on_trailers(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
@@ -266,7 +264,7 @@ impl Vm {
             Side::Request => (Callback::RequestTrailers, |exports| &exports.request_trailers),
             Side::Response => (Callback::ResponseTrailers, |exports| &exports.response_trailers),
         };
-        self.with(callback, |core| core.call(callback, context, pick, (context, count)))
+        self.with(|core| core.call(callback, context, pick, (context, count)))
     }
 
     pub(crate) fn on_metadata(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
@@ -274,7 +272,7 @@ impl Vm {
             Side::Request => (Callback::RequestMetadata, |exports| &exports.request_metadata),
             Side::Response => (Callback::ResponseMetadata, |exports| &exports.response_metadata),
         };
-        self.with(callback, |core| core.call(callback, context, pick, (context, count)))
+        self.with(|core| core.call(callback, context, pick, (context, count)))
     }
 
     /// A TCP connection closed on one side.
@@ -283,7 +281,7 @@ impl Vm {
             Side::Request => (Callback::DownstreamClose, |exports| &exports.downstream_close),
             Side::Response => (Callback::UpstreamClose, |exports| &exports.upstream_close),
         };
-        self.with(callback, |core| core.call(callback, context, pick, (context, by as u32))).map(drop)
+        self.with(|core| core.call(callback, context, pick, (context, by as u32))).map(drop)
     }
 
     // === callouts ===
@@ -378,7 +376,7 @@ impl Vm {
         status: (u32, &str),
         call: impl FnOnce(&mut Core) -> wasmtime::Result<()>,
     ) {
-        let _ = self.with(Callback::HttpCallResponse, |core| {
+        let _ = self.with(|core| {
             let state = core.store.data_mut();
             if last {
                 state.calls.remove(token);
@@ -403,7 +401,7 @@ impl Vm {
         };
         let mut next = None;
         for index in 0..roots {
-            let result = self.with(Callback::Tick, |core| {
+            let result = self.with(|core| {
                 let root = &mut core.store.data_mut().roots[index];
                 if root.period == 0 || root.due > now {
                     return Ok(root.due_if_running());
@@ -429,7 +427,7 @@ impl Vm {
             let next = { lock(&announced).pop_front() };
             let Some((queue, count)) = next else { return };
             for _ in 0..count {
-                let told = self.with(Callback::QueueReady, |core| {
+                let told = self.with(|core| {
                     let root = core.store.data().roots.first().map_or(0, |root| root.id);
                     core.call(Callback::QueueReady, root, |exports| &exports.queue_ready, (root, queue))
                 });
@@ -442,7 +440,7 @@ impl Vm {
 
     /// The proxy calls a foreign function of the filter: `proxy_on_foreign_function`, arguments in buffer 8.
     pub(crate) fn call_foreign(&self, function: u32, arguments: Bytes) -> Result<(), Dead> {
-        self.with(Callback::ForeignFunction, |core| {
+        self.with(|core| {
             let state = core.store.data_mut();
             let root = state.roots.first().map_or(0, |root| root.id);
             let size = arguments.len() as u32;
@@ -455,7 +453,7 @@ impl Vm {
 
     /// Tells the root contexts to finish. `true`: they have; otherwise ask [`Vm::has_finished`] again later.
     pub(crate) fn finish_roots(&self) -> bool {
-        let _ = self.with(Callback::Done, |core| {
+        let _ = self.with(|core| {
             for index in 0..core.store.data().roots.len() {
                 let root = &mut core.store.data_mut().roots[index];
                 root.period = 0;
@@ -480,7 +478,7 @@ impl Vm {
 
     /// Deletes the root contexts and drops the instance.
     pub(crate) fn end(&self) {
-        let _ = self.with(Callback::Delete, |core| {
+        let _ = self.with(|core| {
             for index in (0..core.store.data().roots.len()).rev() {
                 let id = core.store.data().roots[index].id;
                 core.call(Callback::Delete, id, |exports| &exports.delete, id)?;

@@ -93,23 +93,23 @@ fn configure(binding: &Arc<Binding>, core: &mut Core, index: usize) -> Result<()
         |callback| StartError::Refused { binding: config.name.clone(), callback, variant: variant.map(|variant| variant.name.clone()) };
 
     let created = core.call(Callback::ContextCreate, root, |exports| &exports.context_create, (root, 0));
-    trapped(binding, core, Callback::ContextCreate, created)?;
+    trapped(binding, core, created)?;
     let vm_size = config.vm_configuration.len() as u32;
     let started = core.call(Callback::VmStart, root, |exports| &exports.vm_start, (root, vm_size));
-    if trapped(binding, core, Callback::VmStart, started)? == Some(0) {
+    if trapped(binding, core, started)? == Some(0) {
         return Err(refused("proxy_on_vm_start"));
     }
     let configured = core.call(Callback::Configure, root, |exports| &exports.configure, (root, size));
-    if trapped(binding, core, Callback::Configure, configured)? == Some(0) {
+    if trapped(binding, core, configured)? == Some(0) {
         return Err(refused("proxy_on_configure"));
     }
     Ok(())
 }
 
-fn trapped<R>(binding: &Binding, core: &mut Core, callback: Callback, result: wasmtime::Result<R>) -> Result<R, Trap> {
+fn trapped<R>(binding: &Binding, core: &mut Core, result: wasmtime::Result<R>) -> Result<R, Trap> {
     result.map_err(|error| {
         let state = core.store.data();
-        let trap = Trap::classify(binding, callback, &error, state);
+        let trap = Trap::classify(binding, &error, state);
         state.stats.trap(trap.kind);
         trap
     })
@@ -133,7 +133,7 @@ impl<'a> Starting<'a> {
 
     fn trap(&self, error: &wasmtime::Error) -> Trap {
         let state = self.store.data();
-        let trap = Trap::classify(self.binding, Callback::Start, error, state);
+        let trap = Trap::classify(self.binding, error, state);
         state.stats.trap(trap.kind);
         trap
     }

@@ -16,7 +16,7 @@ use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
 use crate::rate::TokenBucket;
 use crate::shared::Notifier;
-use crate::stats::{Counter, StatsShard};
+use crate::stats::{Callback, Counter, StatsShard};
 use crate::sync::lock;
 use crate::time::Nanos;
 use crate::vm::contexts::{Contexts, StreamRef};
@@ -53,10 +53,13 @@ pub(crate) struct State {
     pub(crate) metrics: Rc<Shard>,
 
     pub(crate) mode: Mode,
+    /// The callback that runs, or ran last.
+    pub(crate) callback: Callback,
     /// The context that the running callback is for, and the one that host calls act on.
     pub(crate) context: u32,
     pub(crate) effective: u32,
     pub(crate) output_left: usize,
+    pub(crate) output_limit: usize,
 
     pub(crate) memory: Option<Memory>,
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
@@ -86,11 +89,13 @@ impl State {
         Self {
             limiter: MemoryLimit { ceiling: limits.memory, now: 0, peak: 0, refused: 0 },
             output_left: limits.host_output,
+            output_limit: limits.host_output,
             host: parts.host.clone(),
             stats: parts.stats.clone(),
             metrics: parts.metrics.clone(),
             vm,
             mode: Mode::Starting,
+            callback: Callback::Start,
             context: 0,
             effective: 0,
             memory: None,
