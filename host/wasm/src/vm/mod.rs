@@ -24,7 +24,7 @@ use crate::callout::{CallKind, Delivered, Event};
 use crate::codec::Pairs;
 use crate::host::{self, Headers, SharedHost, Side};
 use crate::metrics::Shard;
-use crate::stats::{Callback, Counter, Level, StatsShard, TrapKind};
+use crate::stats::{Callback, Counter, Level, StatsShard};
 use crate::stream::Close;
 use crate::sync::lock;
 use crate::time::Nanos;
@@ -94,8 +94,8 @@ impl Core {
         if let Some(started) = started {
             state.stats.end(callback, started.elapsed());
         }
-        if state.limiter.refused > 0 {
-            state.count_refused_growth(result.is_ok());
+        if state.limiter.refused > 0 || state.limiter.now != state.limiter.known {
+            state.account_growth(result.is_ok());
         }
         result
     }
@@ -169,10 +169,7 @@ impl Vm {
         let Some(mut core) = self.core.borrow_mut().take() else { return };
         let state = core.store.data_mut();
         let trap = Trap::classify(&self.binding, callback, error, state);
-        state.stats.trap(trap.kind);
-        if trap.kind == TrapKind::DeadlineExceeded {
-            state.stats.count(Counter::DeadlineMisses);
-        }
+        start::count(state, &trap);
         state.tell(host::Level::Error, &trap.to_string());
         let streams = self.take_apart(core);
         for stream in streams {
@@ -183,9 +180,7 @@ impl Vm {
     /// Cancels and forgets everything the instance holds.
     fn take_apart(&self, mut core: Core) -> Vec<StreamRef> {
         let state = core.store.data_mut();
-        state.cancel_all_calls();
-        state.forget_queues();
-        state.stats.memory(state.limiter.now as u64, 0);
+        state.release();
         state.stats.shift(Level::LiveInstances, -1);
         let streams: Vec<StreamRef> = state.contexts.streams().cloned().collect();
         state.stats.shift(Level::LiveContexts, -(streams.len() as i64));
@@ -324,45 +319,51 @@ impl Vm {
                 let counts = [reply.headers.len(), reply.body.len(), reply.trailers.len()].map(|count| count as u32);
                 let status = (0, "");
                 let maps = [None, None, Some(Pairs(reply.headers)), Some(Pairs(reply.trailers))];
-                self.answer(token, true, Delivered { maps, body: Some(reply.body), message: None }, status, |core| {
+                let callback = Callback::HttpCallResponse;
+                self.answer(callback, (token, true), Delivered { maps, body: Some(reply.body), message: None }, status, |core| {
                     let params = (root, token, counts[0], counts[1], counts[2]);
-                    core.call(Callback::HttpCallResponse, root, |exports| &exports.http_call_response, params).map(drop)
+                    core.call(callback, root, |exports| &exports.http_call_response, params).map(drop)
                 });
             }
             (CallKind::Http, Event::Failed(code, reason)) => {
-                self.answer(token, true, Delivered::default(), (code, &reason), |core| {
+                let callback = Callback::HttpCallResponse;
+                self.answer(callback, (token, true), Delivered::default(), (code, &reason), |core| {
                     let params = (root, token, 0, 0, 0);
-                    core.call(Callback::HttpCallResponse, root, |exports| &exports.http_call_response, params).map(drop)
+                    core.call(callback, root, |exports| &exports.http_call_response, params).map(drop)
                 });
             }
             (CallKind::GrpcStream, Event::GrpcInitialMetadata(metadata)) => {
                 let count = metadata.len() as u32;
                 let maps = [Some(Pairs(metadata)), None, None, None];
-                self.answer(token, false, Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
+                let callback = Callback::GrpcInitialMetadata;
+                self.answer(callback, (token, false), Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
                     let params = (root, token, count);
-                    core.call(Callback::GrpcInitialMetadata, root, |exports| &exports.grpc_receive_initial_metadata, params).map(drop)
+                    core.call(callback, root, |exports| &exports.grpc_receive_initial_metadata, params).map(drop)
                 });
             }
             (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcMessage(message)) => {
                 let size = message.len() as u32;
                 let last = pending.kind == CallKind::GrpcUnary;
-                self.answer(token, last, Delivered { message: Some(message), ..Delivered::default() }, (0, ""), |core| {
-                    core.call(Callback::GrpcReceive, root, |exports| &exports.grpc_receive, (root, token, size)).map(drop)
+                let callback = Callback::GrpcReceive;
+                self.answer(callback, (token, last), Delivered { message: Some(message), ..Delivered::default() }, (0, ""), |core| {
+                    core.call(callback, root, |exports| &exports.grpc_receive, (root, token, size)).map(drop)
                 });
             }
             (CallKind::GrpcStream, Event::GrpcTrailingMetadata(metadata)) => {
                 let count = metadata.len() as u32;
                 let maps = [None, Some(Pairs(metadata)), None, None];
-                self.answer(token, false, Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
+                let callback = Callback::GrpcTrailingMetadata;
+                self.answer(callback, (token, false), Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
                     let params = (root, token, count);
-                    core.call(Callback::GrpcTrailingMetadata, root, |exports| &exports.grpc_receive_trailing_metadata, params).map(drop)
+                    core.call(callback, root, |exports| &exports.grpc_receive_trailing_metadata, params).map(drop)
                 });
             }
             (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcClosed(status, message) | Event::Failed(status, message)) => {
                 // A unary call that closes well without an answer is a broken peer: INTERNAL.
                 let status = if pending.kind == CallKind::GrpcUnary && status == 0 { 13 } else { status };
-                self.answer(token, true, Delivered::default(), (status, &message), |core| {
-                    core.call(Callback::GrpcClose, root, |exports| &exports.grpc_close, (root, token, status)).map(drop)
+                let callback = Callback::GrpcClose;
+                self.answer(callback, (token, true), Delivered::default(), (status, &message), |core| {
+                    core.call(callback, root, |exports| &exports.grpc_close, (root, token, status)).map(drop)
                 });
             }
             // Unary calls have no metadata callbacks, and an answer of the wrong protocol is nobody's.
@@ -372,13 +373,13 @@ impl Vm {
 
     fn answer(
         &self,
-        token: u32,
-        last: bool,
+        callback: Callback,
+        (token, last): (u32, bool),
         delivered: Delivered,
         status: (u32, &str),
         call: impl FnOnce(&mut Core) -> wasmtime::Result<()>,
     ) {
-        let _ = self.with(Callback::HttpCallResponse, |core| {
+        let _ = self.with(callback, |core| {
             let state = core.store.data_mut();
             if last {
                 state.calls.remove(token);
@@ -499,10 +500,10 @@ impl Vm {
 
 impl State {
     #[cold]
-    fn count_refused_growth(&mut self, survived: bool) {
-        for _ in 0..self.limiter.refused {
-            self.stats.count(Counter::GrowthRefused);
-        }
+    pub(crate) fn account_growth(&mut self, survived: bool) {
+        self.stats.memory(self.limiter.known as u64, self.limiter.now as u64);
+        self.limiter.known = self.limiter.now;
+        self.stats.count_by(Counter::GrowthRefused, self.limiter.refused.into());
         // A guest that lived with the refusal is forgiven; one that trapped is classified by it.
         if survived {
             self.limiter.refused = 0;
