@@ -397,12 +397,12 @@ impl Vm {
 
     /// Runs what is due: timers and announced queue items. The time of the next timer, if there is one.
     pub(crate) fn run_timers(&self, now: Nanos) -> Option<Nanos> {
-        self.run_queues();
+        let more = self.run_queues();
         let roots = match self.core.try_borrow().ok()?.as_ref() {
             Some(core) => core.store.data().roots.len(),
             None => return None,
         };
-        let mut next = None;
+        let mut next = more.then_some(now);
         for index in 0..roots {
             let result = self.with(Callback::Tick, |core| {
                 let root = &mut core.store.data_mut().roots[index];
@@ -420,25 +420,30 @@ impl Vm {
         next
     }
 
-    fn run_queues(&self) {
+    /// Tells the guest of announced items: of those that are here now, and of not too many, since it may add to them at each. Whether some
+    /// are left.
+    fn run_queues(&self) -> bool {
+        const MOST: u32 = 100;
         let announced = match self.core.try_borrow() {
             Ok(core) => core.as_ref().map(|core| core.store.data().announced.clone()),
             Err(_) => None,
         };
-        let Some(announced) = announced else { return };
-        loop {
-            let next = { lock(&announced).pop_front() };
-            let Some((queue, count)) = next else { return };
+        let Some(announced) = announced else { return false };
+        let mut left = MOST;
+        while left > 0 {
+            let Some((queue, count)) = take_some(&mut lock(&announced), left) else { return false };
+            left -= count;
             for _ in 0..count {
                 let told = self.with(Callback::QueueReady, |core| {
                     let root = core.store.data().roots.first().map_or(0, |root| root.id);
                     core.call(Callback::QueueReady, root, |exports| &exports.queue_ready, (root, queue))
                 });
                 if told.is_err() {
-                    return;
+                    return false;
                 }
             }
         }
+        !lock(&announced).is_empty()
     }
 
     /// The proxy calls a foreign function of the filter: `proxy_on_foreign_function`, arguments in buffer 8.
@@ -515,6 +520,15 @@ impl state::Root {
     fn due_if_running(&self) -> Option<Nanos> {
         (self.period > 0).then_some(self.due)
     }
+}
+
+/// Takes at most `most` announcements of the queue that waits longest; it then waits behind the others.
+fn take_some(announced: &mut VecDeque<(u32, u32)>, most: u32) -> Option<(u32, u32)> {
+    let (queue, count) = announced.pop_front()?;
+    if count > most {
+        announced.push_back((queue, count - most));
+    }
+    Some((queue, count.min(most)))
 }
 
 /// How many pairs a map has, as callbacks tell it.

@@ -70,7 +70,10 @@ pub(crate) struct State {
     pub(crate) delivered: Option<Rc<Delivered>>,
     pub(crate) status: (u32, Rc<str>),
     pub(crate) foreign_arguments: Bytes,
-    pub(crate) notifiers: Vec<Notifier>,
+    /// What this instance's queues tell of their items, once it has registered one.
+    pub(crate) notifier: Option<Notifier>,
+    /// The queues that it registered or resolved: the only ones that it may use. Numbers are easily guessed.
+    pub(crate) queues: Vec<u32>,
     pub(crate) announced: Announced,
     pub(crate) properties: Vec<(Box<[u8]>, Box<[u8]>)>,
     pub(crate) scratch: Vec<u8>,
@@ -104,7 +107,8 @@ impl State {
             delivered: None,
             status: (0, "".into()),
             foreign_arguments: Bytes::new(),
-            notifiers: Vec::new(),
+            notifier: None,
+            queues: Vec::new(),
             announced: Announced::default(),
             properties: Vec::new(),
             scratch: Vec::new(),
@@ -235,7 +239,7 @@ impl State {
 
     fn forget_queues(&mut self) {
         let queues = self.binding.engine().shared().queues();
-        for notifier in self.notifiers.drain(..) {
+        if let Some(notifier) = self.notifier.take() {
             queues.forget_notifier(self.binding.config().vm_id(), &notifier);
         }
         lock(&self.announced).clear();
