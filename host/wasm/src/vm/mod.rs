@@ -5,6 +5,7 @@
 //! missed deadline or exit buries the instance: no callback runs again, its callouts are cancelled and its streams are woken to meet the
 //! failure policy. Starting another one is [`crate::Filter`]'s decision.
 
+mod calls;
 pub(crate) mod contexts;
 mod exports;
 mod start;
@@ -20,11 +21,10 @@ use bytes::Bytes;
 use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::binding::Binding;
-use crate::callout::{CallKind, Delivered, Event};
-use crate::codec::Pairs;
+use crate::callout::Event;
 use crate::host::{self, Headers, SharedHost, Side};
 use crate::metrics::Shard;
-use crate::stats::{Callback, Counter, Level, StatsShard, TrapKind};
+use crate::stats::{Callback, Counter, Level, StatsShard};
 use crate::stream::Close;
 use crate::sync::lock;
 use crate::time::Nanos;
@@ -95,8 +95,8 @@ impl Core {
         if let Some(started) = started {
             state.stats.end(callback, started.elapsed());
         }
-        if state.limiter.refused > 0 {
-            state.count_refused_growth(result.is_ok());
+        if state.limiter.refused > 0 || state.limiter.now != state.limiter.known {
+            state.account_growth(result.is_ok());
         }
         result
     }
@@ -170,10 +170,7 @@ impl Vm {
         let Some(mut core) = self.core.borrow_mut().take() else { return };
         let state = core.store.data_mut();
         let trap = Trap::classify(&self.binding, error, state);
-        state.stats.trap(trap.kind);
-        if trap.kind == TrapKind::DeadlineExceeded {
-            state.stats.count(Counter::DeadlineMisses);
-        }
+        start::count(state, &trap);
         state.tell(host::Level::Error, &trap.to_string());
         let streams = self.take_apart(core);
         for stream in streams {
@@ -184,9 +181,7 @@ impl Vm {
     /// Cancels and forgets everything the instance holds.
     fn take_apart(&self, mut core: Core) -> Vec<StreamRef> {
         let state = core.store.data_mut();
-        state.cancel_all_calls();
-        state.forget_queues();
-        state.stats.memory(state.limiter.now as u64, 0);
+        state.release();
         state.stats.shift(Level::LiveInstances, -1);
         let streams: Vec<StreamRef> = state.contexts.streams().cloned().collect();
         state.stats.shift(Level::LiveContexts, -(streams.len() as i64));
@@ -284,122 +279,16 @@ impl Vm {
         self.with(|core| core.call(callback, context, pick, (context, by as u32))).map(drop)
     }
 
-    // === callouts ===
-
-    pub(crate) fn waits_for(&self, token: u32) -> bool {
-        match self.core.try_borrow() {
-            Ok(core) => core.as_ref().is_some_and(|core| core.store.data().calls.get(token).is_some()),
-            Err(_) => !self.is_dead(),
-        }
-    }
-
-    /// Something happened on a callout. Told to the guest now, or after the callback it is in.
-    pub(crate) fn deliver(&self, token: u32, event: Event) {
-        if self.is_dead() {
-            return;
-        }
-        if self.core.try_borrow_mut().is_err() {
-            self.deferred.borrow_mut().push_back((token, event));
-        } else {
-            self.deliver_now(token, event);
-        }
-    }
-
-    fn run_deferred(&self) {
-        while let Some((token, event)) = { self.deferred.borrow_mut().pop_front() } {
-            self.deliver_now(token, event);
-        }
-    }
-
-    fn deliver_now(&self, token: u32, event: Event) {
-        let pending = match self.core.borrow().as_ref().map(|core| core.store.data().calls.get(token)) {
-            Some(Some(pending)) => pending,
-            _ => return,
-        };
-        let root = pending.root;
-        match (pending.kind, event) {
-            (CallKind::Http, Event::Http(reply)) => {
-                let counts = [reply.headers.len(), reply.body.len(), reply.trailers.len()].map(|count| count as u32);
-                let status = (0, "");
-                let maps = [None, None, Some(Pairs(reply.headers)), Some(Pairs(reply.trailers))];
-                self.answer(token, true, Delivered { maps, body: Some(reply.body), message: None }, status, |core| {
-                    let params = (root, token, counts[0], counts[1], counts[2]);
-                    core.call(Callback::HttpCallResponse, root, |exports| &exports.http_call_response, params).map(drop)
-                });
-            }
-            (CallKind::Http, Event::Failed(code, reason)) => {
-                self.answer(token, true, Delivered::default(), (code, &reason), |core| {
-                    let params = (root, token, 0, 0, 0);
-                    core.call(Callback::HttpCallResponse, root, |exports| &exports.http_call_response, params).map(drop)
-                });
-            }
-            (CallKind::GrpcStream, Event::GrpcInitialMetadata(metadata)) => {
-                let count = metadata.len() as u32;
-                let maps = [Some(Pairs(metadata)), None, None, None];
-                self.answer(token, false, Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
-                    let params = (root, token, count);
-                    core.call(Callback::GrpcInitialMetadata, root, |exports| &exports.grpc_receive_initial_metadata, params).map(drop)
-                });
-            }
-            (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcMessage(message)) => {
-                let size = message.len() as u32;
-                let last = pending.kind == CallKind::GrpcUnary;
-                self.answer(token, last, Delivered { message: Some(message), ..Delivered::default() }, (0, ""), |core| {
-                    core.call(Callback::GrpcReceive, root, |exports| &exports.grpc_receive, (root, token, size)).map(drop)
-                });
-            }
-            (CallKind::GrpcStream, Event::GrpcTrailingMetadata(metadata)) => {
-                let count = metadata.len() as u32;
-                let maps = [None, Some(Pairs(metadata)), None, None];
-                self.answer(token, false, Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
-                    let params = (root, token, count);
-                    core.call(Callback::GrpcTrailingMetadata, root, |exports| &exports.grpc_receive_trailing_metadata, params).map(drop)
-                });
-            }
-            (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcClosed(status, message) | Event::Failed(status, message)) => {
-                // A unary call that closes well without an answer is a broken peer: INTERNAL.
-                let status = if pending.kind == CallKind::GrpcUnary && status == 0 { 13 } else { status };
-                self.answer(token, true, Delivered::default(), (status, &message), |core| {
-                    core.call(Callback::GrpcClose, root, |exports| &exports.grpc_close, (root, token, status)).map(drop)
-                });
-            }
-            // Unary calls have no metadata callbacks, and an answer of the wrong protocol is nobody's.
-            _ => {}
-        }
-    }
-
-    fn answer(
-        &self,
-        token: u32,
-        last: bool,
-        delivered: Delivered,
-        status: (u32, &str),
-        call: impl FnOnce(&mut Core) -> wasmtime::Result<()>,
-    ) {
-        let _ = self.with(|core| {
-            let state = core.store.data_mut();
-            if last {
-                state.calls.remove(token);
-                state.stats.shift(Level::PendingCallouts, -1);
-            }
-            state.delivered = Some(Rc::new(delivered));
-            state.status = (status.0, status.1.into());
-            let result = call(core);
-            core.store.data_mut().delivered = None;
-            result
-        });
-    }
-
     // === roots ===
 
     /// Runs what is due: timers and announced queue items. The time of the next timer, if there is one.
     pub(crate) fn run_timers(&self, now: Nanos) -> Option<Nanos> {
-        self.run_queues();
+        let more = self.run_queues();
         let roots = match self.core.try_borrow().ok()?.as_ref() {
             Some(core) => core.store.data().roots.len(),
             None => return None,
         };
-        let mut next = None;
+        let mut next = more.then_some(now);
         for index in 0..roots {
             let result = self.with(|core| {
                 let root = &mut core.store.data_mut().roots[index];
@@ -417,25 +306,30 @@ impl Vm {
         next
     }
 
-    fn run_queues(&self) {
+    /// Tells the guest of announced items: of those that are here now, and of not too many, since it may add to them at each. Whether some
+    /// are left.
+    fn run_queues(&self) -> bool {
+        const MOST: u32 = 100;
         let announced = match self.core.try_borrow() {
             Ok(core) => core.as_ref().map(|core| core.store.data().announced.clone()),
             Err(_) => None,
         };
-        let Some(announced) = announced else { return };
-        loop {
-            let next = { lock(&announced).pop_front() };
-            let Some((queue, count)) = next else { return };
+        let Some(announced) = announced else { return false };
+        let mut left = MOST;
+        while left > 0 {
+            let Some((queue, count)) = take_some(&mut lock(&announced), left) else { return false };
+            left -= count;
             for _ in 0..count {
                 let told = self.with(|core| {
                     let root = core.store.data().roots.first().map_or(0, |root| root.id);
                     core.call(Callback::QueueReady, root, |exports| &exports.queue_ready, (root, queue))
                 });
                 if told.is_err() {
-                    return;
+                    return false;
                 }
             }
         }
+        !lock(&announced).is_empty()
     }
 
     /// The proxy calls a foreign function of the filter: `proxy_on_foreign_function`, arguments in buffer 8.
@@ -497,10 +391,10 @@ impl Vm {
 
 impl State {
     #[cold]
-    fn count_refused_growth(&mut self, survived: bool) {
-        for _ in 0..self.limiter.refused {
-            self.stats.count(Counter::GrowthRefused);
-        }
+    pub(crate) fn account_growth(&mut self, survived: bool) {
+        self.stats.memory(self.limiter.known as u64, self.limiter.now as u64);
+        self.limiter.known = self.limiter.now;
+        self.stats.count_by(Counter::GrowthRefused, self.limiter.refused.into());
         // A guest that lived with the refusal is forgiven; one that trapped is classified by it.
         if survived {
             self.limiter.refused = 0;
@@ -512,6 +406,15 @@ impl state::Root {
     fn due_if_running(&self) -> Option<Nanos> {
         (self.period > 0).then_some(self.due)
     }
+}
+
+/// Takes at most `most` announcements of the queue that waits longest; it then waits behind the others.
+fn take_some(announced: &mut VecDeque<(u32, u32)>, most: u32) -> Option<(u32, u32)> {
+    let (queue, count) = announced.pop_front()?;
+    if count > most {
+        announced.push_back((queue, count - most));
+    }
+    Some((queue, count.min(most)))
 }
 
 /// How many pairs a map has, as callbacks tell it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use wasmtime::{Instance, Store, WasmParams, WasmResults};
 
 use crate::binding::Binding;
-use crate::stats::{Callback, Counter, Level};
+use crate::stats::{Callback, Counter, Level, TrapKind};
 use crate::vm::contexts::Context;
 use crate::vm::exports::Exports;
 use crate::vm::state::{Root, State};
@@ -70,11 +70,15 @@ impl Vm {
         let ticker = binding.engine().ticker();
         let mut core = Core { store, exports, deadline: ticker.epochs(limits.start_deadline), output: limits.host_output };
         for index in 0..=binding.config().variants.len() {
-            configure(binding, &mut core, index)?;
+            if let Err(error) = configure(binding, &mut core, index) {
+                core.store.data_mut().release();
+                return Err(error);
+            }
         }
         core.deadline = ticker.epochs(limits.callback_deadline);
-        let state = core.store.data();
-        state.stats.memory(0, state.limiter.now as u64);
+        let state = core.store.data_mut();
+        state.started = true;
+        state.account_growth(true);
         state.stats.shift(Level::LiveInstances, 1);
         state.stats.count(Counter::InstanceStarts);
         *self.core.borrow_mut() = Some(core);
@@ -110,9 +114,17 @@ fn trapped<R>(binding: &Binding, core: &mut Core, result: wasmtime::Result<R>) -
     result.map_err(|error| {
         let state = core.store.data();
         let trap = Trap::classify(binding, &error, state);
-        state.stats.trap(trap.kind);
+        count(state, &trap);
         trap
     })
+}
+
+/// Counts the end of an instance.
+pub(super) fn count(state: &State, trap: &Trap) {
+    state.stats.trap(trap.kind);
+    if trap.kind == TrapKind::DeadlineExceeded {
+        state.stats.count(Counter::DeadlineMisses);
+    }
 }
 
 /// An instance before it has contexts.
@@ -134,7 +146,8 @@ impl<'a> Starting<'a> {
     fn trap(&self, error: &wasmtime::Error) -> Trap {
         let state = self.store.data();
         let trap = Trap::classify(self.binding, error, state);
-        state.stats.trap(trap.kind);
+        state.stats.count_by(Counter::GrowthRefused, state.limiter.refused.into());
+        count(state, &trap);
         trap
     }
 
