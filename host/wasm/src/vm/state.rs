@@ -16,7 +16,7 @@ use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
 use crate::rate::TokenBucket;
 use crate::shared::Notifier;
-use crate::stats::{Counter, StatsShard};
+use crate::stats::{self, Counter, StatsShard};
 use crate::sync::lock;
 use crate::time::Nanos;
 use crate::vm::contexts::{Contexts, StreamRef};
@@ -217,6 +217,7 @@ impl State {
 
     fn cancel(&self, ids: impl Iterator<Item = CallId>) {
         for id in ids {
+            self.stats.shift(stats::Level::PendingCallouts, -1);
             self.host.cancel(id, false);
         }
     }
