@@ -354,21 +354,27 @@ impl World {
             for at in 0..self.streams.len() {
                 while SIDES.map(|side| self.feed(at, side)).contains(&true) {}
             }
+            if self.hanging().is_none() {
+                break;
+            }
             self.tick();
             self.pump();
             self.look(true)?;
         }
-        for (at, running) in self.streams.iter().enumerate() {
-            let Some(running) = running else { continue };
-            let mut model = self.model.borrow_mut();
-            let state = &model.streams[at];
-            let ended = state.reset || (running.taken[1].is_over() && (running.taken[0].is_over() || state.reply.is_some()));
-            if !ended {
-                let hanging = format!("stream {at} hangs: {:?}", running.taken);
-                model.errors.push(hanging);
-            }
+        if let Some(hanging) = self.hanging() {
+            self.model.borrow_mut().errors.push(hanging);
         }
         self.verdict()
+    }
+
+    /// A stream that has not come to its end.
+    fn hanging(&self) -> Option<String> {
+        let model = self.model.borrow();
+        self.streams.iter().enumerate().find_map(|(at, running)| {
+            let (taken, state) = (&running.as_ref()?.taken, &model.streams[at]);
+            let ended = state.reset || (taken[1].is_over() && (taken[0].is_over() || state.reply.is_some()));
+            (!ended).then(|| format!("stream {at} hangs: {taken:?}"))
+        })
     }
 
     /// The worker shuts down, in its orderly way.
@@ -385,6 +391,7 @@ impl World {
                 self.model.borrow_mut().errors.push(format!("left behind (contexts, callouts, instances): {left:?}"));
             }
         }
+        self.look(true)?;
         self.model.borrow_mut().after_all();
         // Answers that come when nobody is left must do nothing.
         self.callouts.borrow_mut().clear();

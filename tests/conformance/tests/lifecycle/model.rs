@@ -341,7 +341,8 @@ impl Model {
         let position = self.instance(number).position;
         let fresh = self.instance(number).contexts.get(&args[0]).is_some_and(|(_, phase)| *phase == Phase::Created);
         let stream = self.phase(number, args[0], Phase::Serving)?;
-        self.check(!fresh || callback == 4, "the first callback of a context is not its request's headers");
+        let in_reply = side == Side::Response && self.streams[stream].reply.is_some();
+        self.check(!fresh || callback == 4 || in_reply, "the first callback of a context is not its request's headers");
         let state = &self.streams[stream];
         let over = state.reset || state.closing || (side == Side::Request && state.reply.is_some()) || state.places[position].failed;
         self.check(!over, "a message callback on a stream where this filter's part is over");
