@@ -41,6 +41,8 @@ struct Lane {
     head: bool,
     ended: bool,
     final_body: bool,
+    /// Continued by `on_context_create`: that counts for the headers the context was created for.
+    early: bool,
     pause: Pause,
     held: Vec<u8>,
     consumed: usize,
@@ -50,7 +52,7 @@ struct Lane {
 impl Default for Lane {
     fn default() -> Self {
         let (held, released) = Default::default();
-        Self { head: false, ended: false, final_body: false, pause: Pause::No, held, consumed: 0, released }
+        Self { head: false, ended: false, final_body: false, early: false, pause: Pause::No, held, consumed: 0, released }
     }
 }
 
@@ -230,7 +232,12 @@ impl Model {
         let instance = if fresh { self.new_instance(callback, args) } else { instance };
         let lane = if fresh { None } else { self.judge(callback, instance, args) };
         let step = self.decide(callback, instance);
-        let mut frame = Frame { callback, instance, context: args[0], lane, step, plan: Vec::new(), body: None, resumed: false };
+        self.trace.push(format!("    answers {}{}", step.answer, if step.trap { " (no: traps)" } else { "" }));
+        let early = lane.and_then(|(stream, _)| {
+            let position = self.instance(instance).position;
+            self.streams[stream].places[position].lanes.get_mut((callback - 4) / 3).map(|lane| std::mem::take(&mut lane.early))
+        });
+        let mut frame = Frame { callback, instance, context: args[0], lane, step, plan: Vec::new(), body: None, resumed: early == Some(true) };
         let mut program = self.program(&mut frame, args);
         program.instance = if fresh { instance } else { 0 };
         self.frame = Some(frame);
@@ -585,6 +592,8 @@ impl Model {
                 }
                 if frame.lane == Some((stream, *side)) && frame.context == target {
                     frame.resumed = true;
+                } else if frame.callback == CREATE && frame.context == target && *side == Side::Request {
+                    state.places[position].lanes[0].early = true;
                 } else if state.places[position].lanes[*side as usize].pause != Pause::No {
                     self.release(stream, position, *side);
                 }
