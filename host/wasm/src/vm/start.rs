@@ -69,9 +69,12 @@ impl Vm {
         let exports = Exports::find(&mut store, &instance);
         let ticker = binding.engine().ticker();
         let mut core = Core { store, exports, deadline: ticker.epochs(limits.start_deadline), output: limits.host_output };
-        for index in 0..=binding.config().variants.len() {
-            configure(binding, &mut core, index)?;
-        }
+        let configured = (0..=binding.config().variants.len()).try_for_each(|index| configure(binding, &mut core, index));
+        configured.inspect_err(|_| {
+            let state = core.store.data_mut();
+            state.cancel_all_calls();
+            state.forget_queues();
+        })?;
         core.deadline = ticker.epochs(limits.callback_deadline);
         let state = core.store.data();
         state.stats.memory(0, state.limiter.now as u64);
