@@ -75,6 +75,8 @@ impl Flowing {
 struct Place {
     context: Option<(u32, u32)>,
     failed: bool,
+    /// It was opened for the log only.
+    late: bool,
     lanes: [Lane; 2],
 }
 
@@ -199,7 +201,7 @@ impl Model {
     }
 
     pub(crate) fn open(&mut self) -> usize {
-        let place = |_| Place { context: None, failed: false, lanes: Default::default() };
+        let place = |_| Place { context: None, failed: false, late: false, lanes: Default::default() };
         let places = (0..self.policies.len()).map(place).collect();
         let (input, asked) = Default::default();
         let (reply, direct, reset, closing, limit_hit) = Default::default();
@@ -237,7 +239,8 @@ impl Model {
             let position = self.instance(instance).position;
             self.streams[stream].places[position].lanes.get_mut((callback - 4) / 3).map(|lane| std::mem::take(&mut lane.early))
         });
-        let mut frame = Frame { callback, instance, context: args[0], lane, step, plan: Vec::new(), body: None, resumed: early == Some(true) };
+        let mut frame =
+            Frame { callback, instance, context: args[0], lane, step, plan: Vec::new(), body: None, resumed: early == Some(true) };
         let mut program = self.program(&mut frame, args);
         program.instance = if fresh { instance } else { 0 };
         self.frame = Some(frame);
@@ -293,8 +296,10 @@ impl Model {
         self.check(args[1] == root && args[0] > newest, "a context with a wrong parent or a used id");
         let Some(stream) = stream else { return self.error("a context for no stream".into()) };
         self.instance(number).contexts.insert(args[0], (stream, Phase::Created));
+        let closing = self.streams[stream].closing;
         let place = &mut self.streams[stream].places[position];
         let sound = place.context.is_none() && !place.failed;
+        place.late = closing;
         place.context = Some((number, args[0]));
         self.check(sound, "a second context for one filter of a stream");
     }
@@ -410,11 +415,11 @@ impl Model {
         }
         let place = &state.places[self.order(rank - 1, side)];
         let lane = &place.lanes[side as usize];
-        if !(place.failed || (side == Side::Response && place.context.is_none())) {
+        if !(place.failed || (side == Side::Response && (place.context.is_none() || place.late))) {
             return lane.released.clone();
         }
         let mut through = self.flowing_into(stream, side, rank - 1);
-        through.data = [&lane.released.data, &lane.held, &through.data[lane.consumed..]].concat();
+        through.data = [&lane.released.data, &lane.held, through.data.get(lane.consumed..).unwrap_or_default()].concat();
         through
     }
 
