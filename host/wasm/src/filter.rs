@@ -137,8 +137,11 @@ impl Filter {
         let now = self.parts.host.monotonic_nanos();
         let current = self.current.borrow().clone();
         let next = current.and_then(|vm| vm.run_timers(now));
+        // Streams of a retired instance may wait for its timer; once its roots were told to finish it has none.
+        let leaving: Vec<Rc<Vm>> = self.retired.borrow().iter().map(|retired| retired.vm.clone()).collect();
+        let last = leaving.iter().filter_map(|vm| vm.run_timers(now)).min();
         let retired = self.run_retired(now);
-        [next, retired].into_iter().flatten().min()
+        [next, last, retired].into_iter().flatten().min()
     }
 
     /// Calls the filter's `proxy_on_foreign_function`.

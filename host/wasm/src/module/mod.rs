@@ -26,6 +26,8 @@ use wasmtime::Engine;
 use crate::error::{LoadError, LoadFault, Warning};
 use cache::{Cache, Lookup};
 use facts::{Digest, ModuleFacts};
+pub use imports::provided;
+pub use wasmparser::ValType;
 
 /// What a module may take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

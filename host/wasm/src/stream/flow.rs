@@ -316,6 +316,7 @@ impl Flow {
 
     pub(crate) fn reset(&mut self) {
         self.turn_around();
+        self.asked = None;
         self.reset = true;
     }
 

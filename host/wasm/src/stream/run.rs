@@ -85,8 +85,15 @@ fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<(Rc<Vm>, u32), &'s
 }
 
 fn call(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step) -> Result<Answer, &'static str> {
-    let tcp = cell.flow.borrow().tcp;
     let (vm, context) = open(cell, filter, index)?;
+    let tcp = {
+        let flow = cell.flow.borrow();
+        // `on_context_create` has answered or closed the stream: the callback it was created for is no longer due.
+        if flow.reset || flow.asked.is_some() {
+            return Ok(Answer::Continue);
+        }
+        flow.tcp
+    };
     let value = match step {
         Step::Head { end } => {
             let count = if tcp { 0 } else { count_of(cell.host.borrow_mut().headers(side.headers())) };
