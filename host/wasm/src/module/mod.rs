@@ -29,6 +29,11 @@ use facts::{Digest, ModuleFacts};
 pub use imports::provided;
 pub use wasmparser::ValType;
 
+/// Every function the host provides to guests, as import module and name. A function under two module names comes twice.
+pub fn host_functions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    imports::HOST_FUNCTIONS.iter().flat_map(|function| function.modules.iter().map(|module| (*module, function.name)))
+}
+
 /// What a module may take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LoadLimits {
