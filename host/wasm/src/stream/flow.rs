@@ -22,7 +22,6 @@ const MAX_PROPERTY_BYTES: usize = 1 << 20;
 pub(crate) struct Stage {
     pub(crate) vm: Option<Rc<Vm>>,
     pub(crate) context: u32,
-    pub(crate) root: u32,
     /// Which of the binding's configurations: 0, or a variant's + 1.
     pub(crate) variant: usize,
     /// It failed and its policy let the stream go on, or it failed and the stream ends.
@@ -40,7 +39,6 @@ impl Stage {
         Self {
             vm: None,
             context: 0,
-            root: 0,
             variant: 0,
             failed: false,
             lanes: Default::default(),
@@ -157,7 +155,9 @@ impl Flow {
         let Some(stage) = to else {
             let out = &mut self.out[side as usize];
             out.head |= parts.head;
-            out.data.append(parts.data);
+            if !parts.data.is_empty() {
+                out.data.append(parts.data);
+            }
             out.end |= parts.end;
             out.trailers |= parts.trailers;
             let progress = &mut self.progress[side as usize];
@@ -170,12 +170,34 @@ impl Flow {
         if parts.head {
             lane.head_arrived();
         }
-        lane.data_arrived(parts.data);
+        if !parts.data.is_empty() {
+            lane.data_arrived(parts.data);
+        }
         if parts.trailers {
             lane.trailers_arrived();
         }
         if parts.end {
             lane.end_arrived();
+        }
+    }
+
+    /// The common case of [`Flow::pass`]: a head alone.
+    fn pass_head(&mut self, to: Option<usize>, side: Side, end: bool) {
+        match to {
+            Some(stage) => {
+                self.mark(stage, side);
+                let lane = self.lane(stage, side);
+                lane.head_arrived();
+                if end {
+                    lane.end_arrived();
+                }
+            }
+            None => {
+                let (out, progress) = (&mut self.out[side as usize], &mut self.progress[side as usize]);
+                (out.head, progress.head_out) = (true, true);
+                out.end |= end;
+                progress.finished |= end;
+            }
         }
     }
 
@@ -227,6 +249,13 @@ impl Flow {
         // A filter that has no context by the response never saw the request: a local reply came first.
         let skip = stage.failed || (side == Side::Response && stage.vm.is_none());
         let lane = &mut stage.lanes[side as usize];
+        if !skip && lane.is_fresh() {
+            return lane.next(stage.policy).map_or(Advance::Wait, Advance::Step);
+        }
+        if !skip && let Some(end) = lane.release_head() {
+            self.pass_head(next, side, end);
+            return Advance::Wait;
+        }
         let released = if skip { lane.abandon() } else { lane.release() };
         let step = if skip { None } else { lane.next(stage.policy) };
         if released.head || released.end || released.trailers || !released.data.is_empty() {

@@ -92,16 +92,6 @@ pub(crate) struct StreamCell<H: ?Sized> {
 }
 
 impl StreamCell<dyn StreamHost> {
-    pub(crate) fn root_of(&self, stage: usize) -> u32 {
-        self.flow.try_borrow().map_or(0, |flow| flow.stages[stage].root)
-    }
-
-    pub(crate) fn set_root(&self, stage: usize, root: u32) {
-        if let Ok(mut flow) = self.flow.try_borrow_mut() {
-            flow.stages[stage].root = root;
-        }
-    }
-
     /// The instance of a stage died: the stage must meet its policy.
     pub(crate) fn instance_died(&self, stage: usize) {
         if let Ok(mut flow) = self.flow.try_borrow_mut() {

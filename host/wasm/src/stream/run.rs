@@ -76,7 +76,7 @@ fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<(Rc<Vm>, u32), &'s
         stage.variant
     };
     let vm = filter.instance().ok_or("unavailable")?;
-    let opened = vm.open(StreamRef { cell: cell.clone(), stage: index }, variant);
+    let opened = vm.open(StreamRef { cell: cell.clone(), stage: index, root: 0 }, variant);
     let mut flow = cell.flow.borrow_mut();
     let stage = &mut flow.stages[index];
     stage.context = opened.map_err(|Dead| "trap")?;

@@ -139,7 +139,7 @@ impl State {
         for id in [self.effective, self.context] {
             match self.contexts.get(id) {
                 Some(Context::Root) => return id,
-                Some(Context::Stream(stream)) => return stream.cell.root_of(stream.stage),
+                Some(Context::Stream(stream)) => return stream.root,
                 None => {}
             }
         }
