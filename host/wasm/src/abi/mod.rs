@@ -135,16 +135,7 @@ impl<'a> Guest<'a> {
     #[inline]
     fn write(&mut self, pointer: u32, bytes: &[u8]) -> wasmtime::Result<()> {
         let name = self.name;
-        let (memory, _) = self.parts();
-        let size = memory.len();
-        let target = (pointer as usize).checked_add(bytes.len()).and_then(|end| memory.get_mut(pointer as usize..end));
-        match target {
-            Some(target) => {
-                target.copy_from_slice(bytes);
-                Ok(())
-            }
-            None => Err(outside(name, pointer, bytes.len(), size)),
-        }
+        write(self.parts().0, pointer, bytes, name)
     }
 
     #[inline]
@@ -169,23 +160,20 @@ impl<'a> Guest<'a> {
     /// The same for `size` bytes that `fill` writes.
     #[inline]
     fn give_with(&mut self, size: usize, out_pointer: u32, out_size: u32, fill: impl FnOnce(&mut [u8]) -> bool) -> Answer {
-        let ceiling = self.state().config().limits.host_output;
+        let ceiling = self.state().output_limit;
         if size > ceiling {
             return Err(fault(self.name, format!("the answer has {size} bytes, more than {ceiling} (limits.host_output)")));
         }
-        let mut pointer = 0;
+        let pointer = if size > 0 { self.allocate(size as u32)? } else { 0 };
+        let name = self.name;
+        let (memory, state) = self.parts();
         if size > 0 {
-            pointer = self.allocate(size as u32)?;
             if pointer == 0 {
-                let name = self.name;
-                self.state_mut().wrong_phase(name, "the guest's allocator returned 0");
+                state.wrong_phase(name, "the guest's allocator returned 0");
                 return Ok(INTERNAL_FAILURE);
             }
-            let name = self.name;
-            let (memory, _) = self.parts();
             let total = memory.len();
-            let end = pointer as usize + size;
-            let Some(target) = memory.get_mut(pointer as usize..end) else {
+            let Some(target) = memory.get_mut(pointer as usize..pointer as usize + size) else {
                 let lie = format!("the guest's allocator returned {pointer:#x} for {size} bytes, outside of its {total} bytes of memory");
                 return Err(fault(name, lie));
             };
@@ -193,8 +181,8 @@ impl<'a> Guest<'a> {
                 return Ok(INTERNAL_FAILURE);
             }
         }
-        self.write_u32(out_pointer, pointer)?;
-        self.write_u32(out_size, size as u32)?;
+        write(memory, out_pointer, &pointer.to_le_bytes(), name)?;
+        write(memory, out_size, &(size as u32).to_le_bytes(), name)?;
         Ok(OK)
     }
 
@@ -221,6 +209,19 @@ fn slice<'m>(memory: &'m [u8], pointer: u32, length: u32, name: &'static str) ->
     }
     let end = (pointer as usize).checked_add(length as usize);
     end.and_then(|end| memory.get(pointer as usize..end)).ok_or_else(|| outside(name, pointer, length as usize, memory.len()))
+}
+
+#[inline]
+fn write(memory: &mut [u8], pointer: u32, bytes: &[u8], name: &'static str) -> wasmtime::Result<()> {
+    let size = memory.len();
+    let target = (pointer as usize).checked_add(bytes.len()).and_then(|end| memory.get_mut(pointer as usize..end));
+    match target {
+        Some(target) => {
+            target.copy_from_slice(bytes);
+            Ok(())
+        }
+        None => Err(outside(name, pointer, bytes.len(), size)),
+    }
 }
 
 #[cold]

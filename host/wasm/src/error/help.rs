@@ -35,7 +35,9 @@ impl LoadFault {
 impl Phase {
     pub(super) fn help(self) -> &'static str {
         match self {
-            Self::Instantiate => "the module fails before any of its callbacks: try it with the memory ceiling raised",
+            Self::Instantiate => {
+                "the module fails before any of its callbacks: look at its start function, or raise limits.memory or limits.start_deadline"
+            }
             Self::Start => "read the filter's log lines above this one; a wrong root id is a common cause",
             Self::Configure => "check the filter's configuration; it may not survive a value it did not expect",
             Self::Probe => "check that the filter serves this kind of stream (HTTP or TCP) and its root id",

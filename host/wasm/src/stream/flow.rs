@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::binding::BodyAccess;
 use crate::host::{LocalReply, MessageMap, Side};
 use crate::stream::buffer::Buffer;
-use crate::stream::lane::{Lane, LanePolicy, Released};
+use crate::stream::lane::{Lane, LanePolicy, Released, Step};
 use crate::stream::reply::Asked;
 use crate::vm::Vm;
 
@@ -28,9 +28,46 @@ pub(crate) struct Stage {
     /// It failed and its policy let the stream go on, or it failed and the stream ends.
     pub(crate) failed: bool,
     pub(crate) lanes: [Lane; 2],
+    /// Whether the runner has to look at a lane.
+    due: [bool; 2],
     pub(crate) policy: LanePolicy,
     pub(crate) body_access: BodyAccess,
     pub(crate) body_limit: usize,
+}
+
+impl Stage {
+    pub(crate) fn new(policy: LanePolicy, body_access: BodyAccess, body_limit: usize) -> Self {
+        Self {
+            vm: None,
+            context: 0,
+            root: 0,
+            variant: 0,
+            failed: false,
+            lanes: Default::default(),
+            due: [false; 2],
+            policy,
+            body_access,
+            body_limit,
+        }
+    }
+}
+
+/// Something for the runner to do.
+pub(crate) enum Work {
+    /// Begin this local reply.
+    Reply(Box<Asked>),
+    /// Look at this stage's lane.
+    Lane(usize, Side),
+}
+
+/// What a lane comes to.
+pub(crate) enum Advance {
+    /// This callback is due.
+    Step(Step),
+    /// Nothing more for now.
+    Wait,
+    /// The filter's instance is gone.
+    Failed,
 }
 
 /// What has come through the whole chain and is not taken yet.
@@ -62,7 +99,9 @@ pub(crate) struct Flow {
     /// The runner is at work: state changes need no wake-up.
     pub(crate) running: bool,
     /// Asked for and not yet begun.
-    pub(crate) asked: Option<Box<Asked>>,
+    asked: Option<Box<Asked>>,
+    /// How many lanes are due, by side.
+    due: [usize; 2],
     /// Begun. Only the first counts.
     pub(crate) reply: Option<Box<LocalReply>>,
     pub(crate) reset: bool,
@@ -84,6 +123,7 @@ impl Flow {
             progress: Default::default(),
             running: false,
             asked: None,
+            due: [0; 2],
             reply: None,
             reset: false,
             closed: false,
@@ -125,6 +165,7 @@ impl Flow {
             progress.finished |= parts.end || parts.trailers;
             return;
         };
+        self.mark(stage, side);
         let lane = self.lane(stage, side);
         if parts.head {
             lane.head_arrived();
@@ -136,6 +177,62 @@ impl Flow {
         if parts.end {
             lane.end_arrived();
         }
+    }
+
+    // === work ===
+
+    /// Has the runner look at a lane.
+    pub(crate) fn mark(&mut self, stage: usize, side: Side) {
+        if !std::mem::replace(&mut self.stages[stage].due[side as usize], true) {
+            self.due[side as usize] += 1;
+        }
+    }
+
+    /// The next thing to do: a reply before all else, then lanes in the order of their side.
+    pub(crate) fn work(&mut self) -> Option<Work> {
+        if self.reset {
+            return None;
+        }
+        if let Some(asked) = self.asked.take() {
+            return Some(Work::Reply(asked));
+        }
+        let side = if self.due[0] > 0 {
+            Side::Request
+        } else if self.due[1] > 0 {
+            Side::Response
+        } else {
+            return None;
+        };
+        let is_due = |stage: &Stage| stage.due[side as usize];
+        let stage = match side {
+            Side::Request => self.stages.iter().position(is_due),
+            Side::Response => self.stages.iter().rposition(is_due),
+        }?;
+        self.stages[stage].due[side as usize] = false;
+        self.due[side as usize] -= 1;
+        Some(Work::Lane(stage, side))
+    }
+
+    pub(crate) fn has_reply_waiting(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Passes on what a lane releases and says which callback is due on it.
+    pub(crate) fn advance(&mut self, index: usize, side: Side) -> Advance {
+        let next = self.after(index, side);
+        let stage = &mut self.stages[index];
+        if stage.vm.as_ref().is_some_and(|vm| vm.is_dead()) {
+            return Advance::Failed;
+        }
+        // A filter that has no context by the response never saw the request: a local reply came first.
+        let skip = stage.failed || (side == Side::Response && stage.vm.is_none());
+        let lane = &mut stage.lanes[side as usize];
+        let released = if skip { lane.abandon() } else { lane.release() };
+        let step = if skip { None } else { lane.next(stage.policy) };
+        if released.head || released.end || released.trailers || !released.data.is_empty() {
+            self.pass(next, side, released);
+        }
+        step.map_or(Advance::Wait, Advance::Step)
     }
 
     // === host calls ===
@@ -166,7 +263,11 @@ impl Flow {
         if self.closed || (side == Side::Request && (self.reply.is_some() || self.asked.is_some())) {
             return false;
         }
-        self.lane(stage, side).resume()
+        let resumed = self.lane(stage, side).resume();
+        if resumed {
+            self.mark(stage, side);
+        }
+        resumed
     }
 
     /// A local reply is asked for. `false`: it comes too late.
@@ -204,10 +305,10 @@ impl Flow {
     /// Turns the stream around: the request moves no further, and the response begins anew.
     pub(crate) fn turn_around(&mut self) {
         for stage in &mut self.stages {
-            for lane in &mut stage.lanes {
-                *lane = Lane::default();
-            }
+            stage.lanes = Default::default();
+            stage.due = [false; 2];
         }
+        self.due = [0; 2];
         self.out = Default::default();
         self.progress[0].finished = true;
         self.progress[1] = Progress { head_arrived: true, ..Progress::default() };

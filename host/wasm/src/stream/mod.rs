@@ -102,6 +102,15 @@ impl StreamCell<dyn StreamHost> {
         }
     }
 
+    /// The instance of a stage died: the stage must meet its policy.
+    pub(crate) fn instance_died(&self, stage: usize) {
+        if let Ok(mut flow) = self.flow.try_borrow_mut() {
+            flow.mark(stage, Side::Request);
+            flow.mark(stage, Side::Response);
+        }
+        self.wake();
+    }
+
     /// Asks the stream's owner to resume it, unless it is being run right now.
     pub(crate) fn wake(&self) {
         let asleep = self.flow.try_borrow().is_ok_and(|flow| !flow.running && !flow.closed);
@@ -131,17 +140,8 @@ impl<H: StreamHost> Stream<H> {
     pub fn new(chain: &Chain, host: H) -> Self {
         let stages = chain.filters.iter().map(|filter| {
             let config = filter.binding().config();
-            Stage {
-                vm: None,
-                context: 0,
-                root: 0,
-                variant: 0,
-                failed: false,
-                lanes: Default::default(),
-                policy: LanePolicy { header_pause: config.header_pause, final_body_before_trailers: config.final_body_before_trailers },
-                body_access: config.body_access,
-                body_limit: config.limits.body,
-            }
+            let policy = LanePolicy { header_pause: config.header_pause, final_body_before_trailers: config.final_body_before_trailers };
+            Stage::new(policy, config.body_access, config.limits.body)
         });
         let flow = Flow::new(chain.kind == Kind::Tcp, stages.collect(), chain.may_write_body);
         let cell = Rc::new(StreamCell { flow: RefCell::new(flow), host: RefCell::new(host) });
