@@ -89,7 +89,7 @@ fn call(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step) -> R
     let tcp = {
         let flow = cell.flow.borrow();
         // `on_context_create` has answered or closed the stream: the callback it was created for is no longer due.
-        if flow.reset || flow.asked.is_some() {
+        if flow.reset || flow.has_reply_waiting() {
             return Ok(Answer::Continue);
         }
         flow.tcp
