@@ -84,6 +84,12 @@ impl Call {
         Self { function, args }
     }
 
+    /// Which host function it calls.
+    #[must_use]
+    pub fn function(&self) -> u32 {
+        self.function
+    }
+
     /// Shows the host, in `puppet.see`, the bytes that the call before this one got.
     #[must_use]
     pub fn see() -> Self {

@@ -354,6 +354,7 @@ impl World {
             for at in 0..self.streams.len() {
                 while SIDES.map(|side| self.feed(at, side)).contains(&true) {}
             }
+            self.pump();
             if self.hanging().is_none() {
                 break;
             }
