@@ -24,6 +24,7 @@ pub struct Filter {
     retired: RefCell<Vec<Retired>>,
     backoff: RefCell<Backoff>,
     has_run: Cell<bool>,
+    wants: [bool; 2],
 }
 
 struct Retired {
@@ -62,6 +63,7 @@ impl Filter {
             retired: RefCell::default(),
             backoff: RefCell::new(binding.backoff()),
             has_run: Cell::new(false),
+            wants: binding.wants(),
         })
     }
 
@@ -125,6 +127,11 @@ impl Filter {
 
     pub(crate) fn wants_log(&self) -> bool {
         self.binding.module().exports(crate::module::callbacks::Callback::Log)
+    }
+
+    /// Whether it has any callback for the messages of a side.
+    pub(crate) fn wants(&self) -> [bool; 2] {
+        self.wants
     }
 
     pub(crate) fn may_write_body(&self, side: Side) -> bool {

@@ -1,5 +1,7 @@
 //! Filters built with three SDKs that other people wrote, all held to one table: `tests/guests/README.md`.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
 use std::time::Duration;
 
 use weir_sdk_testing::{TestError, Tester, Value, Worker};

@@ -79,6 +79,8 @@ struct Bounds {
 }
 
 type Typed<P, R> = Export<TypedFunc<P, R>>;
+/// Picks a callback out of all.
+type Pick<P, R> = fn(&Exports) -> &Typed<P, R>;
 
 impl Core {
     /// Runs one guest function under a deadline, with `context` in effect.
@@ -253,7 +255,7 @@ impl Vm {
 
     pub(crate) fn on_body(&self, context: u32, side: Side, tcp: bool, size: u32, end: bool) -> Result<Option<u32>, Dead> {
         let params = (context, size, u32::from(end));
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32, u32), u32>) = match (tcp, side) {
+        let (callback, pick): (Callback, Pick<(u32, u32, u32), u32>) = match (tcp, side) {
             (false, Side::Request) => (Callback::RequestBody, |exports| &exports.request_body),
             (false, Side::Response) => (Callback::ResponseBody, |exports| &exports.response_body),
             (true, Side::Request) => (Callback::DownstreamData, |exports| &exports.downstream_data),
@@ -263,7 +265,7 @@ impl Vm {
     }
 
     pub(crate) fn on_trailers(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), u32>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), u32>) = match side {
             Side::Request => (Callback::RequestTrailers, |exports| &exports.request_trailers),
             Side::Response => (Callback::ResponseTrailers, |exports| &exports.response_trailers),
         };
@@ -271,7 +273,7 @@ impl Vm {
     }
 
     pub(crate) fn on_metadata(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), u32>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), u32>) = match side {
             Side::Request => (Callback::RequestMetadata, |exports| &exports.request_metadata),
             Side::Response => (Callback::ResponseMetadata, |exports| &exports.response_metadata),
         };
@@ -280,7 +282,7 @@ impl Vm {
 
     /// A TCP connection closed on one side.
     pub(crate) fn on_connection_close(&self, context: u32, side: Side, by: Close) -> Result<(), Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), ()>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), ()>) = match side {
             Side::Request => (Callback::DownstreamClose, |exports| &exports.downstream_close),
             Side::Response => (Callback::UpstreamClose, |exports| &exports.upstream_close),
         };
