@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::backoff::Backoff;
 use crate::binding::Binding;
 use crate::host::{Level, LogLine, SharedHost, Side};
+use crate::module::callbacks::Callback;
 use crate::stats::Counter;
 use crate::time::Nanos;
 use crate::vm::{StartError, Vm, WorkerParts};
@@ -125,8 +126,10 @@ impl Filter {
         self.parts.host.log(&LogLine { binding, level, message, stream: "", from_guest: false });
     }
 
-    pub(crate) fn wants_log(&self) -> bool {
-        self.binding.module().exports(crate::module::callbacks::Callback::Log)
+    /// Whether a stream that no message callback was due on must still be told of: one that `reached` the filter, or one that did not.
+    pub(crate) fn wants_end(&self, reached: bool) -> bool {
+        let exports = |callback| self.binding.module().exports(callback);
+        exports(Callback::Log) || (reached && [Callback::ContextCreate, Callback::Done, Callback::Delete].into_iter().any(exports))
     }
 
     /// Whether it has any callback for the messages of a side.

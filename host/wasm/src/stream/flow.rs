@@ -25,7 +25,7 @@ pub(crate) struct Stage {
     /// It failed and its policy let the stream go on, or it failed and the stream ends.
     pub(crate) failed: bool,
     /// The request's head has come past it: a response may be shown to it.
-    reached: bool,
+    pub(crate) reached: bool,
     /// Whether the filter has any callback for a side's messages; others go past it.
     wants: [bool; 2],
     pub(crate) lanes: [Lane; 2],

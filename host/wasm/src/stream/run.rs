@@ -222,11 +222,12 @@ pub(crate) fn finish(cell: &Cell, chain: &Chain) {
         flow.running = true;
     }
     for (index, filter) in chain.filters().iter().enumerate() {
-        let (fresh, skip) = {
+        let skip = {
             let flow = cell.flow.borrow();
-            (flow.stages[index].vm.is_none(), flow.stages[index].failed || flow.unlogged)
+            let stage = &flow.stages[index];
+            stage.failed || flow.unlogged || (stage.vm.is_none() && !filter.wants_end(stage.reached))
         };
-        if skip || (fresh && !filter.wants_log()) {
+        if skip {
             continue;
         }
         if let Ok((vm, context)) = open(cell, filter, index) {
