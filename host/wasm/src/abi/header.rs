@@ -121,7 +121,7 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
 /// The first value under `name`, in whatever case the guest wrote it.
 #[inline]
 fn find<'h>(headers: &'h dyn Headers, name: &[u8]) -> Option<&'h [u8]> {
-    if name.iter().any(u8::is_ascii_uppercase) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) }
+    if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) }
 }
 
 #[inline]
@@ -166,7 +166,7 @@ fn change(caller: Caller<'_, State>, function: &'static str, map: u32, key: (u32
 fn write(headers: &mut dyn Headers, map: MessageMap, name: &[u8], value: Option<&[u8]>, add: bool) -> Result<(), &'static str> {
     let lowered;
     let mut name = name;
-    if name.iter().any(u8::is_ascii_uppercase) {
+    if has_uppercase(name) {
         lowered = name.to_ascii_lowercase();
         name = &lowered;
     }
@@ -191,6 +191,12 @@ fn write(headers: &mut dyn Headers, map: MessageMap, name: &[u8], value: Option<
         headers.set(name, value);
     }
     Ok(())
+}
+
+/// Without an early exit, so that a whole name is looked at in a few instructions.
+#[inline]
+pub(super) fn has_uppercase(name: &[u8]) -> bool {
+    name.iter().fold(false, |found, byte| found | byte.is_ascii_uppercase())
 }
 
 /// Only tokens, and only the pseudo headers that the message has.

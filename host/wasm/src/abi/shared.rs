@@ -1,4 +1,6 @@
 //! Shared data with compare-and-swap, and queues: what filters of one `vm_id` share across workers and reloads.
+//!
+//! A queue's number works only in an instance that registered or resolved the queue: it cannot be guessed.
 
 use std::sync::Arc;
 
@@ -50,18 +52,32 @@ fn set(caller: Caller<'_, State>, key: u32, key_length: u32, value: u32, value_l
     }
 }
 
-/// Wakes this worker, which then tells the guest once for each item.
-fn notifier(state: &State) -> Notifier {
+/// Wakes this worker, which then tells the guest once for each item. One for all queues of an instance.
+fn notifier(state: &mut State) -> Notifier {
+    if let Some(notifier) = &state.notifier {
+        return notifier.clone();
+    }
     let (announced, wake) = (state.announced.clone(), state.host.queue_notifier());
-    Arc::new(move |queue| {
+    // Of more items than a queue can have, the others were dropped.
+    let most = u32::try_from(state.config().limits.shared_entries).unwrap_or(u32::MAX);
+    let notifier: Notifier = Arc::new(move |queue| {
         let mut announced = lock(&announced);
         match announced.iter_mut().find(|(known, _)| *known == queue) {
-            Some((_, count)) => *count = count.saturating_add(1),
+            Some((_, count)) => *count = count.saturating_add(1).min(most),
             None => announced.push_back((queue, 1)),
         }
         drop(announced);
         wake();
-    })
+    });
+    state.notifier = Some(notifier.clone());
+    notifier
+}
+
+/// From now on the instance may use `queue`.
+fn know(state: &mut State, queue: u32) {
+    if !state.queues.contains(&queue) {
+        state.queues.push(queue);
+    }
 }
 
 fn register(caller: Caller<'_, State>, name: u32, length: u32, out: u32) -> Answer {
@@ -72,7 +88,7 @@ fn register(caller: Caller<'_, State>, name: u32, length: u32, out: u32) -> Answ
     let registered = state.binding.engine().shared().queues().register(state.config().vm_id(), &name, &notifier);
     match registered {
         Ok(queue) => {
-            state.notifiers.push(notifier);
+            know(state, queue);
             guest.write_u32(out, queue)?;
             Ok(OK)
         }
@@ -90,6 +106,7 @@ fn resolve(caller: Caller<'_, State>, vm: u32, vm_length: u32, name: u32, name_l
     let queue = state.binding.engine().shared().queues().resolve(&vm, &String::from_utf8_lossy(name));
     match queue {
         Some(queue) => {
+            know(state, queue);
             guest.write_u32(out, queue)?;
             Ok(OK)
         }
@@ -100,6 +117,9 @@ fn resolve(caller: Caller<'_, State>, vm: u32, vm_length: u32, name: u32, name_l
 fn enqueue(caller: Caller<'_, State>, queue: u32, item: u32, length: u32) -> Answer {
     let mut guest = enter!(caller, "proxy_enqueue_shared_queue");
     let (item, _, state) = guest.take_two((item, length), (0, 0))?;
+    if !state.queues.contains(&queue) {
+        return Ok(NOT_FOUND);
+    }
     match state.binding.engine().shared().queues().enqueue(queue, item) {
         Ok(()) => Ok(OK),
         Err(QueueError::NotFound) => Ok(NOT_FOUND),
@@ -112,6 +132,9 @@ fn enqueue(caller: Caller<'_, State>, queue: u32, item: u32, length: u32) -> Ans
 
 fn dequeue(caller: Caller<'_, State>, queue: u32, out_pointer: u32, out_size: u32) -> Answer {
     let mut guest = enter!(caller, "proxy_dequeue_shared_queue");
+    if !guest.state().queues.contains(&queue) {
+        return Ok(NOT_FOUND);
+    }
     let mut item = std::mem::take(&mut guest.state_mut().scratch);
     let taken = guest.state().binding.engine().shared().queues().dequeue(queue, &mut item);
     let answer = match taken {

@@ -87,7 +87,6 @@ fn link_absent(linker: &mut Linker<State>, module: &str) -> wasmtime::Result<()>
 /// Writes to 1 and 2 become log lines, one for each line of text.
 fn fd_write(caller: Caller<'_, State>, fd: u32, vectors: u32, count: u32, out: u32) -> Answer {
     const MOST_VECTORS: u32 = 1024;
-    const LONGEST_LINE: usize = 8 << 10;
     let mut guest = Guest::harmless(caller, "fd_write")?;
     let level = match fd {
         1 => Level::Info,
@@ -97,23 +96,42 @@ fn fd_write(caller: Caller<'_, State>, fd: u32, vectors: u32, count: u32, out: u
     if count > MOST_VECTORS {
         return Ok(INVAL);
     }
-    let console = (fd - 1) as usize;
-    let mut line = std::mem::take(&mut guest.state_mut().console[console]);
     let mut written = 0u32;
     for index in 0..count {
         let at = vectors.wrapping_add(index.wrapping_mul(8));
         let (pointer, length) = (guest.read_u32(at)?, guest.read_u32(at.wrapping_add(4))?);
-        line.extend_from_slice(guest.take(pointer, length)?);
+        guest.take(pointer, length)?;
+        let (memory, state) = guest.parts();
+        let text = super::slice(memory, pointer, length, "fd_write")?;
+        print(state, (fd - 1) as usize, level, text).map_err(|problem| super::fault("fd_write", problem))?;
         written = written.wrapping_add(length);
-        while let Some(end) = line.iter().position(|byte| *byte == b'\n').or((line.len() > LONGEST_LINE).then_some(LONGEST_LINE)) {
-            let rest = line.split_off((end + 1).min(line.len()));
-            guest.state_mut().guest_log(level, &line);
-            line = rest;
-        }
     }
-    guest.state_mut().console[console] = line;
     guest.write_u32(out, written)?;
     Ok(SUCCESS)
+}
+
+/// Logs the complete lines of `text`, in pieces where they are too long, and keeps what is left for the next time.
+fn print(state: &mut State, console: usize, level: Level, mut text: &[u8]) -> Result<(), String> {
+    const LONGEST_LINE: usize = 8 << 10;
+    let mut line = std::mem::take(&mut state.console[console]);
+    let wanted = level >= state.host.log_level(&state.config().name);
+    while !text.is_empty() {
+        let piece = &text[..text.len().min(LONGEST_LINE - line.len())];
+        let end = piece.iter().position(|byte| *byte == b'\n');
+        let length = end.map_or(piece.len(), |end| end + 1);
+        line.extend_from_slice(&piece[..length]);
+        text = &text[length..];
+        if end.is_some() || line.len() >= LONGEST_LINE {
+            // A line costs something, however short.
+            state.spend(0)?;
+            if wanted {
+                state.guest_log(level, &line);
+            }
+            line.clear();
+        }
+    }
+    state.console[console] = line;
+    Ok(())
 }
 
 /// A character device, for the two descriptors there are.
@@ -157,6 +175,7 @@ fn random_get(caller: Caller<'_, State>, pointer: u32, length: u32) -> Answer {
     if length > MOST {
         return Ok(INVAL);
     }
+    guest.take(pointer, length)?;
     let host = guest.state().host.clone();
     let mut bytes = std::mem::take(&mut guest.state_mut().scratch);
     bytes.clear();

@@ -71,7 +71,11 @@ fn fault_of(error: &StartError, log: Vec<String>) -> LoadFault {
                 _ => Phase::Start,
             };
             let why = Why { message: trap.cause.clone(), frames: trap.backtrace.clone() };
-            LoadFault::Trapped { phase, function: trap.callback.name().into(), trap: why, log }
+            let function = match trap.callback {
+                Callback::Start => "the start function",
+                other => other.name(),
+            };
+            LoadFault::Trapped { phase, function: function.into(), trap: why, log }
         }
         StartError::Refused { callback, variant, .. } => {
             let phase = if *callback == "proxy_on_configure" { Phase::Configure } else { Phase::Start };

@@ -120,7 +120,8 @@ impl Queues {
         let (id, queue) = write(&self.registry).open(vm_id, name)?;
         let waiting = {
             let mut queue = lock(&queue);
-            queue.notifier = Some(Arc::clone(notifier));
+            queue.notifiers.retain(|known| !Arc::ptr_eq(known, notifier));
+            queue.notifiers.push(Arc::clone(notifier));
             std::mem::take(&mut queue.unannounced)
         };
         for _ in 0..waiting {
@@ -159,15 +160,25 @@ impl Queues {
         lock(&queue).pop(out)
     }
 
-    /// Stops telling `notifier` about `vm_id`'s queues: its instance is gone. A newer registrant stays; what this one has
-    /// left unread is announced to the next. Notifiers are told apart by identity: one `Arc` per instance.
+    /// Stops telling `notifier` about `vm_id`'s queues: its instance is gone. The newest of the other registrants is told from
+    /// now on, first of what this one has left unread; without any, the next that comes. Notifiers are told apart by identity:
+    /// one `Arc` per instance.
     pub fn forget_notifier(&self, vm_id: &str, notifier: &Notifier) {
-        let registry = read(&self.registry);
-        for queue in registry.queues_of(vm_id) {
+        let mut left = Vec::new();
+        for (id, queue) in read(&self.registry).numbered_queues_of(vm_id) {
             let mut queue = lock(queue);
-            if queue.notifier.as_ref().is_some_and(|current| Arc::ptr_eq(current, notifier)) {
-                queue.notifier = None;
-                queue.unannounced = queue.lengths.len();
+            let told = queue.notifiers.last().is_some_and(|newest| Arc::ptr_eq(newest, notifier));
+            queue.notifiers.retain(|known| !Arc::ptr_eq(known, notifier));
+            if told {
+                match queue.notifiers.last() {
+                    Some(next) => left.push((id, Arc::clone(next), queue.lengths.len())),
+                    None => queue.unannounced = queue.lengths.len(),
+                }
+            }
+        }
+        for (id, next, items) in left {
+            for _ in 0..items {
+                next(id);
             }
         }
     }
@@ -212,8 +223,12 @@ impl Registry {
     }
 
     fn queues_of(&self, vm_id: &str) -> impl Iterator<Item = &Mutex<Queue>> {
+        self.numbered_queues_of(vm_id).map(|(_, queue)| queue)
+    }
+
+    fn numbered_queues_of(&self, vm_id: &str) -> impl Iterator<Item = (u32, &Mutex<Queue>)> {
         let ids = self.by_vm.get(vm_id).map(|names| names.ids.values());
-        ids.into_iter().flatten().filter_map(|id| self.by_id.get(id).map(Arc::as_ref))
+        ids.into_iter().flatten().filter_map(|id| Some((*id, self.by_id.get(id)?.as_ref())))
     }
 
     fn open(&mut self, vm_id: &str, name: &str) -> Result<(u32, Arc<Mutex<Queue>>), QueueError> {
@@ -244,7 +259,8 @@ struct Queue {
     limits: QueueLimits,
     bytes: VecDeque<u8>,
     lengths: VecDeque<usize>,
-    notifier: Option<Notifier>,
+    /// Whoever registered and lives; the newest, at the end, is told.
+    notifiers: Vec<Notifier>,
     /// Items, among those here, that no living registrant was told of.
     unannounced: usize,
     dropped: u64,
@@ -252,7 +268,7 @@ struct Queue {
 
 impl Queue {
     fn new(limits: QueueLimits) -> Self {
-        Self { limits, bytes: VecDeque::new(), lengths: VecDeque::new(), notifier: None, unannounced: 0, dropped: 0 }
+        Self { limits, bytes: VecDeque::new(), lengths: VecDeque::new(), notifiers: Vec::new(), unannounced: 0, dropped: 0 }
     }
 
     /// Appends `item`; returns who is to be told.
@@ -264,10 +280,10 @@ impl Queue {
         self.make_room(1, item.len());
         self.bytes.extend(item);
         self.lengths.push_back(item.len());
-        if self.notifier.is_none() {
+        if self.notifiers.is_empty() {
             self.unannounced += 1;
         }
-        Ok(self.notifier.clone())
+        Ok(self.notifiers.last().cloned())
     }
 
     fn pop(&mut self, out: &mut Vec<u8>) -> Result<(), QueueError> {

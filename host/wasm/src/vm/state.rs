@@ -14,9 +14,10 @@ use crate::binding::{Binding, BindingConfig};
 use crate::callout::{Calls, Delivered};
 use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
+use crate::properties::Properties;
 use crate::rate::TokenBucket;
 use crate::shared::Notifier;
-use crate::stats::{Counter, StatsShard};
+use crate::stats::{Callback, Counter, Level as Gauge, StatsShard};
 use crate::sync::lock;
 use crate::time::Nanos;
 use crate::vm::contexts::{Contexts, StreamRef};
@@ -53,10 +54,15 @@ pub(crate) struct State {
     pub(crate) metrics: Rc<Shard>,
 
     pub(crate) mode: Mode,
+    /// The callback that runs, or ran last.
+    pub(crate) callback: Callback,
     /// The context that the running callback is for, and the one that host calls act on.
     pub(crate) context: u32,
     pub(crate) effective: u32,
     pub(crate) output_left: usize,
+    pub(crate) output_limit: usize,
+    /// Start functions and start callbacks are through: the deadline is a callback's.
+    pub(crate) started: bool,
 
     pub(crate) memory: Option<Memory>,
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
@@ -68,9 +74,12 @@ pub(crate) struct State {
     pub(crate) delivered: Option<Rc<Delivered>>,
     pub(crate) status: (u32, Rc<str>),
     pub(crate) foreign_arguments: Bytes,
-    pub(crate) notifiers: Vec<Notifier>,
+    /// What this instance's queues tell of their items, once it has registered one.
+    pub(crate) notifier: Option<Notifier>,
+    /// The queues that it registered or resolved: the only ones that it may use. Numbers are easily guessed.
+    pub(crate) queues: Vec<u32>,
     pub(crate) announced: Announced,
-    pub(crate) properties: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) properties: Properties,
     pub(crate) scratch: Vec<u8>,
     /// Buffered, unterminated output of `fd_write`.
     pub(crate) console: [Vec<u8>; 2],
@@ -84,13 +93,16 @@ impl State {
         let now = parts.host.monotonic_nanos();
         let log_rate = TokenBucket::new(limits.log_rate, limits.log_rate.saturating_mul(5), now);
         Self {
-            limiter: MemoryLimit { ceiling: limits.memory, now: 0, peak: 0, refused: 0 },
+            limiter: MemoryLimit { ceiling: limits.memory, now: 0, known: 0, tables: 0, refused: 0 },
             output_left: limits.host_output,
+            output_limit: limits.host_output,
             host: parts.host.clone(),
             stats: parts.stats.clone(),
             metrics: parts.metrics.clone(),
             vm,
             mode: Mode::Starting,
+            callback: Callback::Start,
+            started: false,
             context: 0,
             effective: 0,
             memory: None,
@@ -101,9 +113,10 @@ impl State {
             delivered: None,
             status: (0, "".into()),
             foreign_arguments: Bytes::new(),
-            notifiers: Vec::new(),
+            notifier: None,
+            queues: Vec::new(),
             announced: Announced::default(),
-            properties: Vec::new(),
+            properties: Properties::default(),
             scratch: Vec::new(),
             console: Default::default(),
             log_rate,
@@ -127,7 +140,7 @@ impl State {
         for id in [self.effective, self.context] {
             match self.contexts.get(id) {
                 Some(Context::Root) => return id,
-                Some(Context::Stream(stream)) => return stream.cell.root_of(stream.stage),
+                Some(Context::Stream(stream)) => return stream.root,
                 None => {}
             }
         }
@@ -217,13 +230,22 @@ impl State {
 
     fn cancel(&self, ids: impl Iterator<Item = CallId>) {
         for id in ids {
+            self.stats.shift(Gauge::PendingCallouts, -1);
             self.host.cancel(id, false);
         }
     }
 
-    pub(crate) fn forget_queues(&mut self) {
+    /// Gives back everything that the instance has outside of itself.
+    pub(crate) fn release(&mut self) {
+        self.cancel_all_calls();
+        self.forget_queues();
+        self.stats.memory(self.limiter.known as u64, 0);
+        self.limiter.known = 0;
+    }
+
+    fn forget_queues(&mut self) {
         let queues = self.binding.engine().shared().queues();
-        for notifier in self.notifiers.drain(..) {
+        if let Some(notifier) = self.notifier.take() {
             queues.forget_notifier(self.binding.config().vm_id(), &notifier);
         }
         lock(&self.announced).clear();
@@ -234,7 +256,10 @@ impl State {
 pub(crate) struct MemoryLimit {
     pub(crate) ceiling: usize,
     pub(crate) now: usize,
-    pub(crate) peak: usize,
+    /// What of it the accounting knows.
+    pub(crate) known: usize,
+    /// Bytes of all tables.
+    tables: usize,
     /// Refused growths in the running callback: a trap right after is most likely the guest's answer to it.
     pub(crate) refused: u32,
 }
@@ -244,15 +269,21 @@ impl ResourceLimiter for MemoryLimit {
         let fits = desired <= self.ceiling;
         if fits {
             self.now = desired;
-            self.peak = self.peak.max(desired);
         } else {
-            self.refused += 1;
+            self.refused = self.refused.saturating_add(1);
         }
         Ok(fits)
     }
 
-    /// Tables count at eight bytes an entry against the same ceiling, on their own.
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired.saturating_mul(8) <= self.ceiling)
+    /// Tables count at eight bytes an entry against the same ceiling, all of them together.
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let tables = self.tables.saturating_add(desired.saturating_sub(current).saturating_mul(8));
+        let fits = tables <= self.ceiling;
+        if fits {
+            self.tables = tables;
+        } else {
+            self.refused = self.refused.saturating_add(1);
+        }
+        Ok(fits)
     }
 }

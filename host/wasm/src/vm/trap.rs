@@ -9,6 +9,7 @@ use std::sync::Arc;
 use wasmtime::{Trap as WasmTrap, WasmBacktrace};
 
 use crate::binding::Binding;
+use crate::error::Bare;
 use crate::stats::{Callback, TrapKind};
 use crate::vm::state::State;
 
@@ -44,12 +45,12 @@ pub(crate) struct Exit(pub(crate) i32);
 
 impl Trap {
     #[cold]
-    pub(crate) fn classify(binding: &Binding, callback: Callback, error: &wasmtime::Error, state: &State) -> Self {
+    pub(crate) fn classify(binding: &Binding, error: &wasmtime::Error, state: &State) -> Self {
         let (kind, cause) = cause(error, state);
         Self {
             binding: binding.config().name.clone(),
             module: binding.module().describe(),
-            callback,
+            callback: state.callback,
             kind,
             cause,
             backtrace: backtrace(error),
@@ -65,17 +66,25 @@ fn cause(error: &wasmtime::Error, state: &State) -> (TrapKind, String) {
     if let Some(exit) = error.downcast_ref::<Exit>() {
         return (TrapKind::Exit, exit.to_string());
     }
+    // These are what they are, whether or not memory was refused before.
+    match error.downcast_ref::<WasmTrap>() {
+        Some(WasmTrap::Interrupt) => {
+            let (deadline, limit) = match state.started {
+                true => (limits.callback_deadline, "limits.callback_deadline"),
+                false => (limits.start_deadline, "limits.start_deadline"),
+            };
+            return (TrapKind::DeadlineExceeded, format!("it ran for longer than {deadline:?} ({limit})"));
+        }
+        Some(WasmTrap::StackOverflow) => return (TrapKind::StackOverflow, "its call stack is exhausted: endless recursion?".into()),
+        _ => {}
+    }
     if state.limiter.refused > 0 {
         let cause = format!("memory: growth past {} bytes was refused (limits.memory), then: {}", limits.memory, last_words(error));
         return (TrapKind::MemoryLimit, cause);
     }
     match error.downcast_ref::<WasmTrap>() {
-        Some(WasmTrap::Interrupt) => {
-            let deadline = if state.roots.is_empty() { limits.start_deadline } else { limits.callback_deadline };
-            (TrapKind::DeadlineExceeded, format!("it ran for longer than {deadline:?}"))
-        }
-        Some(WasmTrap::StackOverflow) => (TrapKind::StackOverflow, "its call stack is exhausted: endless recursion?".into()),
         Some(WasmTrap::MemoryOutOfBounds) => (TrapKind::OutOfBounds, "it accessed memory out of bounds".into()),
+        Some(WasmTrap::TableOutOfBounds) => (TrapKind::OutOfBounds, "it accessed a table out of bounds".into()),
         Some(WasmTrap::UnreachableCodeReached) => {
             (TrapKind::Unreachable, "it aborted (unreachable): usually a panic, whose message is in the log before this".into())
         }
@@ -96,25 +105,40 @@ fn backtrace(error: &wasmtime::Error) -> Vec<String> {
         let mut found = false;
         for symbol in frame.symbols() {
             found = true;
-            let name = symbol.name().or(frame.func_name()).unwrap_or("?");
+            let name = readable(symbol.name().or(frame.func_name()).unwrap_or("?"));
             lines.push(match (symbol.file(), symbol.line()) {
-                (Some(file), Some(line)) => format!("{name} ({file}:{line})"),
-                _ => name.to_owned(),
+                (Some(file), Some(line)) => format!("{name} ({}:{line})", Bare(file)),
+                _ => name,
             });
         }
         if !found {
             let index = frame.func_index();
-            lines.push(frame.func_name().map_or_else(|| format!("function {index}"), str::to_owned));
+            lines.push(frame.func_name().map_or_else(|| format!("function {index}"), readable));
         }
     }
+    lines.truncate(MOST);
     lines
+}
+
+/// A function's name as its author wrote it, in Rust; cut and escaped, since a module may call its functions anything.
+fn readable(name: &str) -> String {
+    // No compiler's names are longer, and demangling takes its time.
+    const LONGEST: usize = 4 << 10;
+    match name.len() > LONGEST {
+        true => Bare(name).to_string(),
+        false => Bare(&format!("{:#}", rustc_demangle::demangle(name))).to_string(),
+    }
 }
 
 impl std::error::Error for Trap {}
 
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "filter {} ({}) ended in {}: {}", self.binding, self.module, self.callback.name(), self.cause)?;
+        let callback = match self.callback {
+            Callback::Start => "its start function",
+            other => other.name(),
+        };
+        write!(f, "filter {} ({}) ended in {callback}: {}", self.binding, self.module, self.cause)?;
         for line in &self.backtrace {
             write!(f, "\n    at {line}")?;
         }
