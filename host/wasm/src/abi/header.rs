@@ -120,7 +120,7 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
 
 /// The first value under `name`, in whatever case the guest wrote it.
 #[inline]
-fn find<'h>(headers: &'h dyn Headers, name: &[u8]) -> Option<&'h [u8]> {
+pub(super) fn find<'h>(headers: &'h dyn Headers, name: &[u8]) -> Option<&'h [u8]> {
     if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) }
 }
 
