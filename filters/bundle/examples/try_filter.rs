@@ -28,7 +28,8 @@ FILTER is a built-in filter's name or the path of a .wasm file (default: headers
 
 exit codes: 0 the request was answered, 1 the filter could not be loaded or left the request hanging, 2 bad usage";
 
-const SAMPLE: &str = r#"{"request": {"set": {"x-seen-by": "weir"}, "remove": ["x-secret"]}, "response": {"add": {"x-powered-by": "wasm"}}}"#;
+const SAMPLE: &str =
+    r#"{"request": {"set": {"x-seen-by": "weir"}, "remove": ["x-secret"]}, "response": {"add": {"x-powered-by": "wasm"}}}"#;
 
 struct Options {
     filter: String,
@@ -153,7 +154,9 @@ fn run(options: &Options) -> Result<String, String> {
 
 fn waiting_for(worker: &Worker) -> String {
     match worker.host.take_callout() {
-        Some(callout) => format!("the filter calls {} {:?} and nobody answers here", callout.upstream, callout.header(":path").unwrap_or("")),
+        Some(callout) => {
+            format!("the filter calls {} {:?} and nobody answers here", callout.upstream, callout.header(":path").unwrap_or(""))
+        }
         None => "the filter paused and did not continue".into(),
     }
 }
