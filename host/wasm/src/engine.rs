@@ -145,6 +145,7 @@ impl Engine {
 }
 
 /// The clock of deadlines: one epoch every few milliseconds while filters run.
+#[derive(Clone)]
 pub(crate) struct Ticker {
     shared: Arc<TickerState>,
     thread: Option<Thread>,
@@ -152,6 +153,7 @@ pub(crate) struct Ticker {
 
 #[derive(Default)]
 struct TickerState {
+    /// Somebody entered a guest since the last epoch.
     active: AtomicBool,
     parked: AtomicBool,
     stop: AtomicBool,
@@ -212,10 +214,10 @@ impl Ticker {
     }
 }
 
-impl Drop for Ticker {
+impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = &self.thread {
+        self.ticker.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = &self.ticker.thread {
             thread.unpark();
         }
     }

@@ -67,6 +67,7 @@ impl Tester {
     /// When the text does not parse.
     #[must_use]
     #[cfg(feature = "wat")]
+    #[expect(clippy::panic, reason = "the text is the test's own: what is wrong with it is for its author")]
     pub fn from_wat(wat: &str) -> Self {
         match wat::parse_str(wat) {
             Ok(wasm) => Self::new(&wasm),

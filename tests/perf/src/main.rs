@@ -19,10 +19,6 @@ const SUITES: &[(&str, Suite, &str)] = &[("wasm", wasm::run, "the Proxy-Wasm hos
 
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1).unwrap_or_else(|| "all".into());
-    if wanted == "profile" {
-        let _ = wasm::profile(&std::env::args().nth(2).unwrap_or_default());
-        return ExitCode::SUCCESS;
-    }
     let chosen: Vec<_> = SUITES.iter().filter(|(name, ..)| wanted == "all" || wanted == *name).collect();
     if chosen.is_empty() || wanted == "--help" {
         let mut list: String = SUITES.iter().map(|(name, _, about)| format!("  {name:<8} {about}\n")).collect();

@@ -204,20 +204,3 @@ fn loading(report: &mut Report) -> Result<()> {
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
-
-/// LOCAL profiling only.
-pub(crate) fn profile(kind: &str) -> Result<()> {
-    let engine = Engine::new(EngineOptions::default())?;
-    let chain = chain_of(&engine, if kind == "lean" { GuestKind::Lean } else { GuestKind::Stock })?;
-    let message = Message::sample();
-    for _ in 0..3 {
-        let t = nanos_per_round(1, 500_000, |rounds| {
-            for _ in 0..rounds {
-                exchange(&chain, &message);
-            }
-            Ok(())
-        })?;
-        crate::report::say(&format!("{kind} {t:.0}"));
-    }
-    Ok(())
-}

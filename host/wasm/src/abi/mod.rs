@@ -16,7 +16,7 @@ mod stream;
 mod vendor;
 mod wasi;
 
-use wasmtime::{Caller, Linker, Memory};
+use wasmtime::{Caller, Linker};
 
 use crate::host::MessageMap;
 use crate::vm::state::{Mode, State};
@@ -52,38 +52,42 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     Ok(linker)
 }
 
-/// One host call: the guest's memory and the instance's state.
+/// One host call: the way to the guest's memory and the instance's state.
 pub(crate) struct Guest<'a> {
     caller: Caller<'a, State>,
-    memory: Memory,
     /// The host function, for messages.
     name: &'static str,
 }
 
 impl<'a> Guest<'a> {
     /// A call that acts on contexts or on anything outside the guest. `Err` is the status for a guest that is not in a callback.
-    #[inline]
+    #[inline(always)]
     fn enter(caller: Caller<'a, State>, name: &'static str) -> wasmtime::Result<Result<Self, u32>> {
-        let mut guest = Self::harmless(caller, name)?;
-        if guest.state().mode == Mode::Running {
-            return Ok(Ok(guest));
-        }
-        guest.state_mut().wrong_phase(name, "called from a start function or from the allocator, where it has no effect");
-        Ok(Err(INTERNAL_FAILURE))
+        let guest = Self::harmless(caller, name)?;
+        if guest.state().mode == Mode::Running { Ok(Ok(guest)) } else { Ok(Err(guest.refuse())) }
     }
 
     /// A call that is allowed at any time: clocks, random, log.
-    #[inline]
-    fn harmless(mut caller: Caller<'a, State>, name: &'static str) -> wasmtime::Result<Self> {
-        let memory = match caller.data().memory {
-            Some(memory) => memory,
-            // A start function runs before the instance is known.
-            None => {
-                let export = caller.get_export("memory").and_then(wasmtime::Extern::into_memory);
-                export.ok_or_else(|| fault(name, "the module exports no memory".into()))?
-            }
-        };
-        Ok(Self { caller, memory, name })
+    #[inline(always)]
+    fn harmless(caller: Caller<'a, State>, name: &'static str) -> wasmtime::Result<Self> {
+        let guest = Self { caller, name };
+        if guest.state().memory.is_some() { Ok(guest) } else { guest.find_memory() }
+    }
+
+    #[cold]
+    fn refuse(mut self) -> u32 {
+        let name = self.name;
+        self.state_mut().wrong_phase(name, "called from a start function or from the allocator, where it has no effect");
+        INTERNAL_FAILURE
+    }
+
+    /// A start function runs before the instance is known.
+    #[cold]
+    fn find_memory(mut self) -> wasmtime::Result<Self> {
+        let export = self.caller.get_export("memory").and_then(wasmtime::Extern::into_memory);
+        let memory = export.ok_or_else(|| fault(self.name, "the module exports no memory".into()))?;
+        self.state_mut().memory = Some(memory);
+        Ok(self)
     }
 
     #[inline]
@@ -97,9 +101,13 @@ impl<'a> Guest<'a> {
     }
 
     /// Guest memory and state, both to change.
-    #[inline]
+    #[inline(always)]
     fn parts(&mut self) -> (&mut [u8], &mut State) {
-        self.memory.data_and_store_mut(&mut self.caller)
+        match self.caller.data().memory {
+            Some(memory) => memory.data_and_store_mut(&mut self.caller),
+            // Never: entering has found it.
+            None => (&mut [], self.caller.data_mut()),
+        }
     }
 
     /// Bytes that the guest hands over; they count against the callback's budget.

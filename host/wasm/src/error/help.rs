@@ -27,7 +27,10 @@ impl LoadFault {
             Self::WrongKind { wanted, only, .. } => format!("attach it to {only} listeners, or use a module for {wanted}"),
             Self::Link { .. } => "please report this with the module's digest".into(),
             Self::Trapped { phase, .. } => phase.help().into(),
-            Self::Refused { .. } => "read the filter's own log lines above this one: they say what it did not like".into(),
+            Self::Refused { log, .. } => match log.is_empty() {
+                true => "the filter did not say why: see its documentation for what the configuration must be".into(),
+                false => "correct the configuration as the filter's log says".into(),
+            },
         }
     }
 }

@@ -9,24 +9,25 @@ use bytes::Bytes;
 
 use crate::binding::BodyAccess;
 use crate::host::{LocalReply, MessageMap, Side};
+use crate::properties::Properties;
 use crate::stream::buffer::Buffer;
 use crate::stream::lane::{Lane, LanePolicy, Released, Step};
 use crate::stream::reply::Asked;
 use crate::vm::Vm;
-
-/// Bytes of filter state (`proxy_set_property`) that one stream may hold.
-const MAX_PROPERTY_BYTES: usize = 1 << 20;
 
 /// A filter's part in the stream.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) vm: Option<Rc<Vm>>,
     pub(crate) context: u32,
-    pub(crate) root: u32,
     /// Which of the binding's configurations: 0, or a variant's + 1.
     pub(crate) variant: usize,
     /// It failed and its policy let the stream go on, or it failed and the stream ends.
     pub(crate) failed: bool,
+    /// The request's head has come past it: a response may be shown to it.
+    pub(crate) reached: bool,
+    /// Whether the filter has any callback for a side's messages; others go past it.
+    wants: [bool; 2],
     pub(crate) lanes: [Lane; 2],
     /// Whether the runner has to look at a lane.
     due: [bool; 2],
@@ -36,13 +37,14 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(policy: LanePolicy, body_access: BodyAccess, body_limit: usize) -> Self {
+    pub(crate) fn new(policy: LanePolicy, wants: [bool; 2], body_access: BodyAccess, body_limit: usize) -> Self {
         Self {
             vm: None,
             context: 0,
-            root: 0,
             variant: 0,
             failed: false,
+            reached: false,
+            wants,
             lanes: Default::default(),
             due: [false; 2],
             policy,
@@ -109,8 +111,8 @@ pub(crate) struct Flow {
     /// It never was a real stream: no `on_log`.
     pub(crate) unlogged: bool,
     pub(crate) may_write_body: [bool; 2],
-    properties: Vec<(Box<[u8]>, Box<[u8]>)>,
-    property_bytes: usize,
+    /// Filter state.
+    pub(crate) properties: Properties,
 }
 
 impl Flow {
@@ -128,8 +130,7 @@ impl Flow {
             reset: false,
             closed: false,
             unlogged: false,
-            properties: Vec::new(),
-            property_bytes: 0,
+            properties: Properties::default(),
         }
     }
 
@@ -152,12 +153,27 @@ impl Flow {
         &mut self.stages[stage].lanes[side as usize]
     }
 
+    /// Where a message really goes that is handed to `to`: past the filters that have no callback for it.
+    fn destination(&mut self, mut to: Option<usize>, side: Side) -> Option<usize> {
+        while let Some(index) = to {
+            let stage = &mut self.stages[index];
+            stage.reached |= side == Side::Request;
+            if stage.wants[side as usize] {
+                break;
+            }
+            to = self.after(index, side);
+        }
+        to
+    }
+
     /// Hands parts of a message to a stage, or out of the chain.
     pub(crate) fn pass(&mut self, to: Option<usize>, side: Side, parts: Released) {
-        let Some(stage) = to else {
+        let Some(stage) = self.destination(to, side) else {
             let out = &mut self.out[side as usize];
             out.head |= parts.head;
-            out.data.append(parts.data);
+            if !parts.data.is_empty() {
+                out.data.append(parts.data);
+            }
             out.end |= parts.end;
             out.trailers |= parts.trailers;
             let progress = &mut self.progress[side as usize];
@@ -170,12 +186,34 @@ impl Flow {
         if parts.head {
             lane.head_arrived();
         }
-        lane.data_arrived(parts.data);
+        if !parts.data.is_empty() {
+            lane.data_arrived(parts.data);
+        }
         if parts.trailers {
             lane.trailers_arrived();
         }
         if parts.end {
             lane.end_arrived();
+        }
+    }
+
+    /// The common case of [`Flow::pass`]: a head alone.
+    fn pass_head(&mut self, to: Option<usize>, side: Side, end: bool) {
+        match self.destination(to, side) {
+            Some(stage) => {
+                self.mark(stage, side);
+                let lane = self.lane(stage, side);
+                lane.head_arrived();
+                if end {
+                    lane.end_arrived();
+                }
+            }
+            None => {
+                let (out, progress) = (&mut self.out[side as usize], &mut self.progress[side as usize]);
+                (out.head, progress.head_out) = (true, true);
+                out.end |= end;
+                progress.finished |= end;
+            }
         }
     }
 
@@ -224,9 +262,16 @@ impl Flow {
         if stage.vm.as_ref().is_some_and(|vm| vm.is_dead()) {
             return Advance::Failed;
         }
-        // A filter that has no context by the response never saw the request: a local reply came first.
-        let skip = stage.failed || (side == Side::Response && stage.vm.is_none());
+        // A filter that the request has not reached takes no part in the reply that came first.
+        let skip = stage.failed || !stage.reached;
         let lane = &mut stage.lanes[side as usize];
+        if !skip && lane.is_fresh() {
+            return lane.next(stage.policy).map_or(Advance::Wait, Advance::Step);
+        }
+        if !skip && let Some(end) = lane.release_head() {
+            self.pass_head(next, side, end);
+            return Advance::Wait;
+        }
         let released = if skip { lane.abandon() } else { lane.release() };
         let step = if skip { None } else { lane.next(stage.policy) };
         if released.head || released.end || released.trailers || !released.data.is_empty() {
@@ -276,27 +321,6 @@ impl Flow {
             return false;
         }
         self.asked = Some(Box::new(asked));
-        true
-    }
-
-    pub(crate) fn property(&self, path: &[u8]) -> Option<&[u8]> {
-        self.properties.iter().find(|(key, _)| key.as_ref() == path).map(|(_, value)| value.as_ref())
-    }
-
-    /// Stores filter state. `false`: the stream holds too much already.
-    pub(crate) fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
-        let known = self.properties.iter().position(|(key, _)| key.as_ref() == path);
-        let old = known.map_or(0, |index| path.len() + self.properties[index].1.len());
-        let bytes = self.property_bytes - old + path.len() + value.len();
-        if bytes > MAX_PROPERTY_BYTES {
-            return false;
-        }
-        self.property_bytes = bytes;
-        match known {
-            Some(index) if self.properties[index].1.len() == value.len() => self.properties[index].1.copy_from_slice(value),
-            Some(index) => self.properties[index].1 = value.into(),
-            None => self.properties.push((path.into(), value.into())),
-        }
         true
     }
 

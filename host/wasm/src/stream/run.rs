@@ -76,7 +76,7 @@ fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<(Rc<Vm>, u32), &'s
         stage.variant
     };
     let vm = filter.instance().ok_or("unavailable")?;
-    let opened = vm.open(StreamRef { cell: cell.clone(), stage: index }, variant);
+    let opened = vm.open(StreamRef { cell: cell.clone(), stage: index, root: 0 }, variant);
     let mut flow = cell.flow.borrow_mut();
     let stage = &mut flow.stages[index];
     stage.context = opened.map_err(|Dead| "trap")?;
@@ -222,11 +222,12 @@ pub(crate) fn finish(cell: &Cell, chain: &Chain) {
         flow.running = true;
     }
     for (index, filter) in chain.filters().iter().enumerate() {
-        let (fresh, skip) = {
+        let skip = {
             let flow = cell.flow.borrow();
-            (flow.stages[index].vm.is_none(), flow.stages[index].failed || flow.unlogged)
+            let stage = &flow.stages[index];
+            stage.failed || flow.unlogged || (stage.vm.is_none() && !filter.wants_end(stage.reached))
         };
-        if skip || (fresh && !filter.wants_log()) {
+        if skip {
             continue;
         }
         if let Ok((vm, context)) = open(cell, filter, index) {

@@ -66,7 +66,7 @@ impl Vm {
                 self.http(token, root, News::last(delivered, (0, String::new())), counts);
             }
             (CallKind::Http, Event::Failed(code, reason)) => {
-                self.http(token, root, News::last(Delivered::default(), (code, reason)), [0; 3])
+                self.http(token, root, News::last(Delivered::default(), (code, reason)), [0; 3]);
             }
             (CallKind::GrpcStream, Event::GrpcInitialMetadata(metadata)) => {
                 let params = (root, token, metadata.len() as u32);

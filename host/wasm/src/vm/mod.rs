@@ -18,10 +18,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Instance, Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::binding::Binding;
 use crate::callout::Event;
+use crate::engine::Ticker;
 use crate::host::{self, Headers, SharedHost, Side};
 use crate::metrics::Shard;
 use crate::stats::{Callback, Counter, Level, StatsShard};
@@ -29,7 +30,7 @@ use crate::stream::Close;
 use crate::sync::lock;
 use crate::time::Nanos;
 use contexts::{Context, StreamRef};
-use exports::{Exports, OnHeaders};
+use exports::{Export, Exports, OnHeaders};
 pub use start::StartError;
 use state::{Mode, State};
 pub use trap::Trap;
@@ -64,33 +65,44 @@ impl std::fmt::Debug for Vm {
 struct Core {
     store: Store<State>,
     exports: Exports,
-    /// Deadline of a callback in epochs.
+    instance: Instance,
+    bounds: Bounds,
+}
+
+/// What a callback may use.
+struct Bounds {
+    ticker: Ticker,
+    /// In epochs.
     deadline: u64,
+    /// Bytes it may hand to the host.
     output: usize,
 }
 
-type Typed<P, R> = Option<TypedFunc<P, R>>;
+type Typed<P, R> = Export<TypedFunc<P, R>>;
+/// Picks a callback out of all.
+type Pick<P, R> = fn(&Exports) -> &Typed<P, R>;
 
 impl Core {
     /// Runs one guest function under a deadline, with `context` in effect.
     #[inline]
     fn enter<R>(
-        &mut self,
+        store: &mut Store<State>,
+        bounds: &Bounds,
         callback: Callback,
         context: u32,
-        run: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
+        run: impl FnOnce(&mut Store<State>) -> wasmtime::Result<R>,
     ) -> wasmtime::Result<R> {
-        self.store.set_epoch_deadline(self.deadline);
-        let state = self.store.data_mut();
-        state.binding.engine().ticker().touch();
+        bounds.ticker.touch();
+        store.set_epoch_deadline(bounds.deadline);
+        let state = store.data_mut();
         state.mode = Mode::Running;
         state.callback = callback;
         state.context = context;
         state.effective = context;
-        state.output_left = self.output;
+        state.output_left = bounds.output;
         let started = state.stats.begin(callback);
-        let result = run(&self.exports, &mut self.store);
-        let state = self.store.data_mut();
+        let result = run(store);
+        let state = store.data_mut();
         state.effective = 0;
         if let Some(started) = started {
             state.stats.end(callback, started.elapsed());
@@ -101,7 +113,7 @@ impl Core {
         result
     }
 
-    /// The same for a callback that may not exist: `None` if it does not.
+    /// Calls a callback: `None` if the module has none.
     #[inline]
     fn call<P: WasmParams, R: WasmResults>(
         &mut self,
@@ -110,10 +122,9 @@ impl Core {
         pick: impl Fn(&Exports) -> &Typed<P, R>,
         params: P,
     ) -> wasmtime::Result<Option<R>> {
-        if pick(&self.exports).is_none() {
-            return Ok(None);
-        }
-        self.enter(callback, context, |exports, store| pick(exports).as_ref().map(|func| func.call(store, params)).transpose())
+        let Self { store, exports, instance, bounds } = self;
+        let Some(func) = pick(exports).get(store, instance, callback.name()) else { return Ok(None) };
+        Self::enter(store, bounds, callback, context, |store| func.call(store, params)).map(Some)
     }
 
     #[inline]
@@ -121,14 +132,13 @@ impl Core {
         &mut self,
         callback: Callback,
         context: u32,
-        pick: impl Fn(&Exports) -> &Option<OnHeaders>,
+        pick: impl Fn(&Exports) -> &Export<OnHeaders>,
         count: u32,
         end: bool,
     ) -> wasmtime::Result<Option<u32>> {
-        if pick(&self.exports).is_none() {
-            return Ok(None);
-        }
-        self.enter(callback, context, |exports, store| pick(exports).as_ref().map(|func| func.call(store, context, count, end)).transpose())
+        let Self { store, exports, instance, bounds } = self;
+        let Some(func) = pick(exports).get(store, instance, callback.name()) else { return Ok(None) };
+        Self::enter(store, bounds, callback, context, |store| func.call(store, context, count, end)).map(Some)
     }
 }
 
@@ -193,11 +203,11 @@ impl Vm {
     // === streams ===
 
     /// Creates the context of a stream, under the root of the binding's own configuration (0) or of a variant (1…).
-    pub(crate) fn open(&self, stream: StreamRef, variant: usize) -> Result<u32, Dead> {
+    pub(crate) fn open(&self, mut stream: StreamRef, variant: usize) -> Result<u32, Dead> {
         let context = self.with(|core| {
             let state = core.store.data_mut();
             let root = state.roots.get(variant).or(state.roots.first()).map_or(0, |root| root.id);
-            stream.cell.set_root(stream.stage, root);
+            stream.root = root;
             let context = state.contexts.insert(Context::Stream(stream));
             state.stats.shift(Level::LiveContexts, 1);
             self.streams.set(self.streams.get() + 1);
@@ -245,7 +255,7 @@ impl Vm {
 
     pub(crate) fn on_body(&self, context: u32, side: Side, tcp: bool, size: u32, end: bool) -> Result<Option<u32>, Dead> {
         let params = (context, size, u32::from(end));
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32, u32), u32>) = match (tcp, side) {
+        let (callback, pick): (Callback, Pick<(u32, u32, u32), u32>) = match (tcp, side) {
             (false, Side::Request) => (Callback::RequestBody, |exports| &exports.request_body),
             (false, Side::Response) => (Callback::ResponseBody, |exports| &exports.response_body),
             (true, Side::Request) => (Callback::DownstreamData, |exports| &exports.downstream_data),
@@ -255,7 +265,7 @@ impl Vm {
     }
 
     pub(crate) fn on_trailers(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), u32>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), u32>) = match side {
             Side::Request => (Callback::RequestTrailers, |exports| &exports.request_trailers),
             Side::Response => (Callback::ResponseTrailers, |exports| &exports.response_trailers),
         };
@@ -263,7 +273,7 @@ impl Vm {
     }
 
     pub(crate) fn on_metadata(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), u32>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), u32>) = match side {
             Side::Request => (Callback::RequestMetadata, |exports| &exports.request_metadata),
             Side::Response => (Callback::ResponseMetadata, |exports| &exports.response_metadata),
         };
@@ -272,7 +282,7 @@ impl Vm {
 
     /// A TCP connection closed on one side.
     pub(crate) fn on_connection_close(&self, context: u32, side: Side, by: Close) -> Result<(), Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), ()>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), ()>) = match side {
             Side::Request => (Callback::DownstreamClose, |exports| &exports.downstream_close),
             Side::Response => (Callback::UpstreamClose, |exports| &exports.upstream_close),
         };

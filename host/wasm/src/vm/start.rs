@@ -16,7 +16,7 @@ use crate::vm::contexts::Context;
 use crate::vm::exports::Exports;
 use crate::vm::state::{Root, State};
 use crate::vm::trap::{Exit, Trap};
-use crate::vm::{Core, Vm, WorkerParts};
+use crate::vm::{Bounds, Core, Vm, WorkerParts};
 
 /// Why an instance could not be started.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -65,17 +65,17 @@ impl Vm {
         let mut starting = Starting::new(binding, parts, self.me.clone());
         let instance = starting.instantiate()?;
         starting.run_entry(&instance)?;
-        let Starting { mut store, .. } = starting;
-        let exports = Exports::find(&mut store, &instance);
+        let Starting { store, .. } = starting;
         let ticker = binding.engine().ticker();
-        let mut core = Core { store, exports, deadline: ticker.epochs(limits.start_deadline), output: limits.host_output };
+        let bounds = Bounds { ticker: ticker.clone(), deadline: ticker.epochs(limits.start_deadline), output: limits.host_output };
+        let mut core = Core { store, exports: Exports::default(), instance, bounds };
         for index in 0..=binding.config().variants.len() {
             if let Err(error) = configure(binding, &mut core, index) {
                 core.store.data_mut().release();
                 return Err(error);
             }
         }
-        core.deadline = ticker.epochs(limits.callback_deadline);
+        core.bounds.deadline = ticker.epochs(limits.callback_deadline);
         let state = core.store.data_mut();
         state.started = true;
         state.account_growth(true);

@@ -14,6 +14,7 @@ use crate::binding::{Binding, BindingConfig};
 use crate::callout::{Calls, Delivered};
 use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
+use crate::properties::Properties;
 use crate::rate::TokenBucket;
 use crate::shared::Notifier;
 use crate::stats::{Callback, Counter, Level as Gauge, StatsShard};
@@ -78,7 +79,7 @@ pub(crate) struct State {
     /// The queues that it registered or resolved: the only ones that it may use. Numbers are easily guessed.
     pub(crate) queues: Vec<u32>,
     pub(crate) announced: Announced,
-    pub(crate) properties: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) properties: Properties,
     pub(crate) scratch: Vec<u8>,
     /// Buffered, unterminated output of `fd_write`.
     pub(crate) console: [Vec<u8>; 2],
@@ -115,7 +116,7 @@ impl State {
             notifier: None,
             queues: Vec::new(),
             announced: Announced::default(),
-            properties: Vec::new(),
+            properties: Properties::default(),
             scratch: Vec::new(),
             console: Default::default(),
             log_rate,
@@ -139,7 +140,7 @@ impl State {
         for id in [self.effective, self.context] {
             match self.contexts.get(id) {
                 Some(Context::Root) => return id,
-                Some(Context::Stream(stream)) => return stream.cell.root_of(stream.stage),
+                Some(Context::Stream(stream)) => return stream.root,
                 None => {}
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A benchmark's streams share one message: building it is the HTTP library's cost, not the host's.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -57,7 +57,7 @@ impl Headers for Head {
 }
 
 /// A request and its response.
-pub(crate) struct Message(Rc<RefCell<[Head; 2]>>);
+pub(crate) struct Message(Rc<Cell<Option<Box<[Head; 2]>>>>);
 
 impl Message {
     /// A browser-like request with ten headers, and nginx's answer.
@@ -86,19 +86,19 @@ impl Message {
             headers: list.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect(),
         };
         let request = head(&[(":method", "GET"), (":path", "/api/v1/users/42"), (":authority", "svc.example.com")], &request);
-        Self(Rc::new(RefCell::new([request, head(&[(":status", "200")], &response)])))
+        Self(Rc::new(Cell::new(Some(Box::new([request, head(&[(":status", "200")], &response)])))))
     }
 
     /// A stream over this message.
     pub(crate) fn stream(&self) -> MessageStream {
-        MessageStream { heads: self.0.clone(), held: None, cluster: None }
+        MessageStream { heads: self.0.clone(), held: self.0.take(), cluster: None }
     }
 }
 
-/// A stream's view of the shared message. It takes the heads it is asked for and puts them back at its end.
+/// The shared message while a stream has it: it is taken at the stream's start and put back at its end.
 pub(crate) struct MessageStream {
-    heads: Rc<RefCell<[Head; 2]>>,
-    held: Option<[Head; 2]>,
+    heads: Rc<Cell<Option<Box<[Head; 2]>>>>,
+    held: Option<Box<[Head; 2]>>,
     cluster: Option<Box<[u8]>>,
 }
 
@@ -109,16 +109,9 @@ impl MessageStream {
     }
 }
 
-fn nothing() -> [Head; 2] {
-    let empty = || Head { pseudo: Vec::new(), headers: HeaderMap::new() };
-    [empty(), empty()]
-}
-
 impl Drop for MessageStream {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take() {
-            *self.heads.borrow_mut() = held;
-        }
+        self.heads.set(self.held.take());
     }
 }
 
@@ -129,9 +122,7 @@ impl StreamHost for MessageStream {
             MessageMap::ResponseHeaders => 1,
             MessageMap::RequestTrailers | MessageMap::ResponseTrailers => return None,
         };
-        let heads = &self.heads;
-        let held = self.held.get_or_insert_with(|| heads.replace(nothing()));
-        Some(&mut held[index])
+        self.held.as_mut().map(|heads| &mut heads[index] as &mut dyn Headers)
     }
 
     fn make_trailers(&mut self, _: Side) -> Option<&mut dyn Headers> {
