@@ -96,7 +96,7 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
         Source::Stream(cell, message) => (cell, *message),
         Source::Delivered(delivered, index) => {
             let key = guest.take(key, key_length)?;
-            let value = delivered.maps[*index].as_ref().and_then(|pairs| pairs.get(key));
+            let value = delivered.maps[*index].as_ref().and_then(|pairs| find(pairs, key));
             return answer_value(&mut guest, value, out_pointer, out_size);
         }
         Source::Nothing => {
@@ -110,13 +110,18 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
         return answer_value(&mut guest, None, out_pointer, out_size);
     };
     let name = guest.take(key, key_length)?;
-    let value = if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) };
-    let value = match value {
+    let value = match find(headers, name) {
         // In Envoy `host` finds `:authority`.
         None if name.eq_ignore_ascii_case(b"host") => headers.get(b":authority"),
         value => value,
     };
     answer_value(&mut guest, value, out_pointer, out_size)
+}
+
+/// The first value under `name`, in whatever case the guest wrote it.
+#[inline]
+pub(super) fn find<'h>(headers: &'h dyn Headers, name: &[u8]) -> Option<&'h [u8]> {
+    if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) }
 }
 
 #[inline]
