@@ -12,6 +12,7 @@ use crate::codec::{Pairs, Path, map_size, write_map};
 use crate::host::{Attribute, MessageMap, StreamHost};
 use crate::stats::Counter;
 use crate::stream::StreamCell;
+use crate::stream::flow::PROPERTY_OVERHEAD;
 use crate::vm::state::State;
 
 /// Bytes of properties that one instance may hold outside streams.
@@ -183,10 +184,12 @@ fn set(caller: Caller<'_, State>, path: u32, path_length: u32, value: u32, value
 pub(super) fn set_property(state: &mut State, path: Path<'_>, value: &[u8]) {
     let kept = match state.stream().map(|stream| stream.cell.clone()) {
         Some(cell) => {
-            if let Ok(mut host) = cell.host.try_borrow_mut() {
+            let kept = cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.set_property(path.without_prefix(), value));
+            // What is over the bound here would be over it in the proxy.
+            if kept && let Ok(mut host) = cell.host.try_borrow_mut() {
                 host.set_attribute(path, value);
             }
-            cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.set_property(path.without_prefix(), value))
+            kept
         }
         None => keep_outside_streams(state, path.without_prefix(), value),
     };
@@ -196,8 +199,9 @@ pub(super) fn set_property(state: &mut State, path: Path<'_>, value: &[u8]) {
 }
 
 fn keep_outside_streams(state: &mut State, path: &[u8], value: &[u8]) -> bool {
-    let others: usize = state.properties.iter().filter(|(key, _)| key.as_ref() != path).map(|(key, value)| key.len() + value.len()).sum();
-    if others + path.len() + value.len() > MAX_ROOT_BYTES {
+    let cost = |path: &[u8], value: &[u8]| path.len() + value.len() + PROPERTY_OVERHEAD;
+    let others: usize = state.properties.iter().filter(|(key, _)| key.as_ref() != path).map(|(key, value)| cost(key, value)).sum();
+    if others + cost(path, value) > MAX_ROOT_BYTES {
         return false;
     }
     state.properties.retain(|(key, _)| key.as_ref() != path);

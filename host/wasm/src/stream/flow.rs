@@ -4,6 +4,7 @@
 //! lane. The first local reply wins, and nothing of the request moves after it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -14,8 +15,10 @@ use crate::stream::lane::{Lane, LanePolicy, Released};
 use crate::stream::reply::Asked;
 use crate::vm::Vm;
 
-/// Bytes of filter state (`proxy_set_property`) that one stream may hold.
+/// Bytes of filter state (`proxy_set_property`) that one stream may hold, each property's own cost among them.
 const MAX_PROPERTY_BYTES: usize = 1 << 20;
+/// What a property costs beside its path and value.
+pub(crate) const PROPERTY_OVERHEAD: usize = 64;
 
 /// A filter's part in the stream.
 #[derive(Debug)]
@@ -185,8 +188,9 @@ impl Flow {
     /// Stores filter state. `false`: the stream holds too much already.
     pub(crate) fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
         let known = self.properties.iter().position(|(key, _)| key.as_ref() == path);
-        let old = known.map_or(0, |index| path.len() + self.properties[index].1.len());
-        let bytes = self.property_bytes - old + path.len() + value.len();
+        let cost = |value: usize| path.len() + value + PROPERTY_OVERHEAD;
+        let old = known.map_or(0, |index| cost(self.properties[index].1.len()));
+        let bytes = self.property_bytes - old + cost(value.len());
         if bytes > MAX_PROPERTY_BYTES {
             return false;
         }
@@ -200,6 +204,14 @@ impl Flow {
     }
 
     // === the ends ===
+
+    /// More of a body than may be held: 413, 500, or the end where it is too late for either.
+    pub(crate) fn body_too_large(&mut self, binding: &Arc<str>, side: Side) {
+        let status = if side == Side::Request { 413 } else { 500 };
+        if self.tcp || !self.ask_reply(Asked::too_large(binding, status)) {
+            self.reset();
+        }
+    }
 
     /// Turns the stream around: the request moves no further, and the response begins anew.
     pub(crate) fn turn_around(&mut self) {

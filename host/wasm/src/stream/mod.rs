@@ -21,7 +21,7 @@
 //! logged at a limited rate, because the SDKs panic on other answers.
 
 pub(crate) mod buffer;
-mod flow;
+pub(crate) mod flow;
 mod lane;
 pub(crate) mod reply;
 mod run;

@@ -51,6 +51,8 @@ pub(crate) struct Vm {
     core: RefCell<Option<Core>>,
     dead: Cell<bool>,
     deferred: RefCell<VecDeque<(u32, Event)>>,
+    /// [`Vm::run_deferred`] is at work.
+    delivering: Cell<bool>,
     streams: Cell<usize>,
     me: Weak<Vm>,
 }
@@ -83,6 +85,7 @@ impl Core {
         self.store.set_epoch_deadline(self.deadline);
         let state = self.store.data_mut();
         state.binding.engine().ticker().touch();
+        state.overdue = state.clock.after(self.deadline);
         state.mode = Mode::Running;
         state.context = context;
         state.effective = context;
@@ -295,16 +298,32 @@ impl Vm {
         if self.is_dead() {
             return;
         }
-        if self.core.try_borrow_mut().is_err() {
-            self.deferred.borrow_mut().push_back((token, event));
-        } else {
+        // Not there yet: it is still being started.
+        let ready = self.core.try_borrow_mut().is_ok_and(|core| core.is_some());
+        if ready {
             self.deliver_now(token, event);
+        } else {
+            self.deferred.borrow_mut().push_back((token, event));
         }
     }
 
+    /// Delivers what arrived while the guest ran: not from inside another delivery, and not for ever, though a host that answers callouts at
+    /// once and a guest that asks again at each answer would go on. What is left is for the next time.
+    #[cold]
     fn run_deferred(&self) {
-        while let Some((token, event)) = { self.deferred.borrow_mut().pop_front() } {
+        const MOST: u32 = 100;
+        if self.delivering.replace(true) {
+            return;
+        }
+        for _ in 0..MOST {
+            let Some((token, event)) = ({ self.deferred.borrow_mut().pop_front() }) else { break };
             self.deliver_now(token, event);
+        }
+        self.delivering.set(false);
+        if !self.deferred.borrow().is_empty()
+            && let Ok(Some(core)) = self.core.try_borrow().as_deref()
+        {
+            core.store.data().host.timer_changed();
         }
     }
 
@@ -417,7 +436,7 @@ impl Vm {
             });
             next = [next, result.ok()?].into_iter().flatten().min();
         }
-        next
+        if self.deferred.borrow().is_empty() { next } else { Some(now) }
     }
 
     /// Tells the guest of announced items: of those that are here now, and of not too many, since it may add to them at each. Whether some
