@@ -145,6 +145,7 @@ impl Engine {
 }
 
 /// The clock of deadlines: one epoch every few milliseconds while filters run.
+#[derive(Clone)]
 pub(crate) struct Ticker {
     shared: Arc<TickerState>,
     thread: Option<Thread>,
@@ -171,6 +172,7 @@ impl Clock {
 #[derive(Default)]
 struct TickerState {
     epoch: AtomicU64,
+    /// Somebody entered a guest since the last epoch.
     active: AtomicBool,
     parked: AtomicBool,
     stop: AtomicBool,
@@ -236,10 +238,10 @@ impl Ticker {
     }
 }
 
-impl Drop for Ticker {
+impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = &self.thread {
+        self.ticker.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = &self.ticker.thread {
             thread.unpark();
         }
     }

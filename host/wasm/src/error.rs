@@ -17,7 +17,7 @@ use crate::module::cache::{Refusal, StoreError};
 use crate::module::facts::Digest;
 use crate::module::sniff::Format;
 pub(crate) use show::{Bare, Shown};
-use show::{Archive, DigestNote, List, OneLine, Size};
+use show::{Archive, DigestNote, List, OneLine, Said, Size};
 
 /// A module that was not loaded: which one, and why.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +154,7 @@ pub enum LoadFault {
         cause: String,
     },
     /// The module trapped, or ran out of a limit, after it was compiled.
-    #[error("{phase}: {} trapped: {trap}", Bare(function))]
+    #[error("{phase}: {} trapped: {trap}{}", Bare(function), Said(log))]
     Trapped {
         /// Which step of the load.
         phase: Phase,
@@ -166,7 +166,7 @@ pub enum LoadFault {
         log: Vec<String>,
     },
     /// The module answered `false` to its configuration.
-    #[error("{phase}: {} refused the configuration (it returned false)", Bare(function))]
+    #[error("{phase}: {} refused the configuration (it returned false){}", Bare(function), Said(log))]
     Refused {
         /// Which step of the load.
         phase: Phase,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::backoff::Backoff;
 use crate::binding::Binding;
 use crate::host::{Level, LogLine, SharedHost, Side};
+use crate::module::callbacks::Callback;
 use crate::stats::Counter;
 use crate::time::Nanos;
 use crate::vm::{StartError, Vm, WorkerParts};
@@ -24,6 +25,7 @@ pub struct Filter {
     retired: RefCell<Vec<Retired>>,
     backoff: RefCell<Backoff>,
     has_run: Cell<bool>,
+    wants: [bool; 2],
 }
 
 struct Retired {
@@ -62,6 +64,7 @@ impl Filter {
             retired: RefCell::default(),
             backoff: RefCell::new(binding.backoff()),
             has_run: Cell::new(false),
+            wants: binding.wants(),
         })
     }
 
@@ -124,8 +127,15 @@ impl Filter {
         self.parts.host.log(&LogLine { binding, level, message, stream: "", from_guest: false });
     }
 
-    pub(crate) fn wants_log(&self) -> bool {
-        self.binding.module().exports(crate::module::callbacks::Callback::Log)
+    /// Whether a stream that no message callback was due on must still be told of: one that `reached` the filter, or one that did not.
+    pub(crate) fn wants_end(&self, reached: bool) -> bool {
+        let exports = |callback| self.binding.module().exports(callback);
+        exports(Callback::Log) || (reached && [Callback::ContextCreate, Callback::Done, Callback::Delete].into_iter().any(exports))
+    }
+
+    /// Whether it has any callback for the messages of a side.
+    pub(crate) fn wants(&self) -> [bool; 2] {
+        self.wants
     }
 
     pub(crate) fn may_write_body(&self, side: Side) -> bool {
@@ -138,8 +148,11 @@ impl Filter {
         let now = self.parts.host.monotonic_nanos();
         let current = self.current.borrow().clone();
         let next = current.and_then(|vm| vm.run_timers(now));
+        // Streams of a retired instance may wait for its timer; once its roots were told to finish it has none.
+        let leaving: Vec<Rc<Vm>> = self.retired.borrow().iter().map(|retired| retired.vm.clone()).collect();
+        let last = leaving.iter().filter_map(|vm| vm.run_timers(now)).min();
         let retired = self.run_retired(now);
-        [next, retired].into_iter().flatten().min()
+        [next, last, retired].into_iter().flatten().min()
     }
 
     /// Calls the filter's `proxy_on_foreign_function`.

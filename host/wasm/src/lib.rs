@@ -23,6 +23,7 @@ mod filter;
 mod host;
 pub mod metrics;
 pub mod module;
+mod properties;
 mod rate;
 pub mod shared;
 pub mod stats;

@@ -17,14 +17,13 @@ pub(crate) struct TokenBucket {
     filled: u64,
     last: Nanos,
     dropped: u64,
-    dropped_total: u64,
 }
 
 impl TokenBucket {
     /// A full bucket. A rate of 0 never refills; a burst of 0 lets nothing pass.
     #[must_use]
     pub(crate) fn new(rate: u32, burst: u32, now: Nanos) -> Self {
-        Self { rate, burst, filled: u64::from(burst) * TOKEN, last: now, dropped: 0, dropped_total: 0 }
+        Self { rate, burst, filled: u64::from(burst) * TOKEN, last: now, dropped: 0 }
     }
 
     /// Whether one may pass at `now`: `Some` with how many were dropped since the last that did, or `None`: drop it.
@@ -37,21 +36,9 @@ impl TokenBucket {
             }
             None => {
                 self.dropped = self.dropped.saturating_add(1);
-                self.dropped_total = self.dropped_total.saturating_add(1);
                 None
             }
         }
-    }
-
-    /// How many were dropped since the last that passed, forgetting them: for the last line of a log that ends.
-    pub(crate) fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
-    }
-
-    /// How many were dropped since the bucket was made.
-    #[must_use]
-    pub(crate) fn dropped_total(&self) -> u64 {
-        self.dropped_total
     }
 
     fn refill(&mut self, now: Nanos) {
@@ -77,9 +64,7 @@ mod tests {
         assert_eq!(bucket.take(SECOND / 2 - 1), None);
         assert_eq!(bucket.take(SECOND / 2), Some(3), "the next line says how many are missing");
         assert_eq!(bucket.take(SECOND / 2), None);
-        assert_eq!(bucket.take_dropped(), 1);
-        assert_eq!(bucket.take(SECOND), Some(0));
-        assert_eq!(bucket.dropped_total(), 4);
+        assert_eq!(bucket.take(SECOND), Some(1));
     }
 
     #[test]
@@ -119,9 +104,8 @@ mod tests {
                     reported += dropped;
                 }
             }
-            reported += bucket.take_dropped();
+            reported += bucket.dropped;
             prop_assert_eq!(passed + reported, steps.len() as u64);
-            prop_assert_eq!(reported, bucket.dropped_total());
             prop_assert!(passed <= u64::from(burst) + now * u64::from(rate) / SECOND);
         }
     }

@@ -66,6 +66,8 @@ impl Callout {
     }
 }
 
+type ForeignFunction = Box<dyn Fn(&[u8]) -> Foreign>;
+
 /// A [`Host`] in memory.
 pub struct MemoryHost {
     wall: Cell<u64>,
@@ -83,7 +85,7 @@ pub struct MemoryHost {
     /// How often another thread, or this one, announced a queue item.
     pub queue_wakes: Arc<AtomicUsize>,
     attributes: RefCell<BTreeMap<Vec<u8>, Value>>,
-    foreign: RefCell<BTreeMap<String, Box<dyn Fn(&[u8]) -> Foreign>>>,
+    foreign: RefCell<BTreeMap<String, ForeignFunction>>,
     refuse: Cell<Option<CalloutError>>,
     quiet: AtomicBool,
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, LoadError, StartError, Stream};
+use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, LoadError, SharedHost, StartError, Stream};
 
 use crate::exchange::RequestBuilder;
 use crate::{MemoryHost, MemoryStream};
@@ -67,6 +67,7 @@ impl Tester {
     /// When the text does not parse.
     #[must_use]
     #[cfg(feature = "wat")]
+    #[expect(clippy::panic, reason = "the text is the test's own: what is wrong with it is for its author")]
     pub fn from_wat(wat: &str) -> Self {
         match wat::parse_str(wat) {
             Ok(wasm) => Self::new(&wasm),
@@ -101,7 +102,16 @@ impl Tester {
     /// # Errors
     /// When the module is refused, or the filter does not start or refuses its configuration.
     pub fn start(self) -> Result<Worker, TestError> {
-        let (host, shared) = MemoryHost::shared();
+        self.start_on(MemoryHost::default())
+    }
+
+    /// The same on a host that was prepared: what it provides is there when the filter starts and is configured.
+    ///
+    /// # Errors
+    /// As [`Tester::start`].
+    pub fn start_on(self, host: MemoryHost) -> Result<Worker, TestError> {
+        let host = Rc::new(host);
+        let shared: SharedHost = host.clone();
         let kind = self.config.kind;
         let mut filters = Vec::new();
         for (config, wasm) in std::iter::once((self.config, self.wasm)).chain(self.more) {

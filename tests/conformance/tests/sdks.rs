@@ -1,9 +1,13 @@
 //! Filters built with three SDKs that other people wrote, all held to one table: `tests/guests/README.md`.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use weir_sdk_testing::{TestError, Tester, Value, Worker};
 use weir_test_guests as guests;
+use weir_wasm::module::cache::Cache;
 use weir_wasm::stats::Callback;
 use weir_wasm::{Engine, EngineOptions, Level, Upstreams};
 
@@ -13,10 +17,17 @@ struct Sdk {
     engine: Engine,
 }
 
+/// Native code, so that a guest is compiled once and not by every test.
+static CACHE: LazyLock<(tempfile::TempDir, Arc<Cache>)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = Cache::open(folder.path().join("native"), 256 << 20).expect("a cache");
+    (folder, Arc::new(cache))
+});
+
 /// Each test has an engine of its own, so that stores and metrics are too.
 fn sdks() -> Vec<Sdk> {
     let modules = [("rust", guests::rust_sdk()), ("go", guests::go_sdk()), ("as", guests::assemblyscript())];
-    let engine = || Engine::new(EngineOptions::default()).expect("an engine");
+    let engine = || Engine::new(EngineOptions { cache: Some(CACHE.1.clone()), ..EngineOptions::default() }).expect("an engine");
     modules.into_iter().map(|(name, path)| Sdk { name, wasm: std::fs::read(path).expect("built"), engine: engine() }).collect()
 }
 

@@ -112,7 +112,7 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
         return answer_value(&mut guest, None, out_pointer, out_size);
     };
     let name = guest.take(key, key_length)?;
-    let value = if name.iter().any(u8::is_ascii_uppercase) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) };
+    let value = if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) };
     let value = match value {
         // In Envoy `host` finds `:authority`.
         None if name.eq_ignore_ascii_case(b"host") => headers.get(b":authority"),
@@ -163,7 +163,7 @@ fn change(caller: Caller<'_, State>, function: &'static str, map: u32, key: (u32
 fn write(headers: &mut dyn Headers, map: MessageMap, name: &[u8], value: Option<&[u8]>, add: bool) -> Result<(), &'static str> {
     let lowered;
     let mut name = name;
-    if name.iter().any(u8::is_ascii_uppercase) {
+    if has_uppercase(name) {
         lowered = name.to_ascii_lowercase();
         name = &lowered;
     }
@@ -194,6 +194,12 @@ fn write(headers: &mut dyn Headers, map: MessageMap, name: &[u8], value: Option<
         headers.set(name, value);
     }
     Ok(())
+}
+
+/// Without an early exit, so that a whole name is looked at in a few instructions.
+#[inline]
+pub(super) fn has_uppercase(name: &[u8]) -> bool {
+    name.iter().fold(false, |found, byte| found | byte.is_ascii_uppercase())
 }
 
 /// Only tokens, and only the pseudo headers that the message has.

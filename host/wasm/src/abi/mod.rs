@@ -16,7 +16,7 @@ mod stream;
 mod vendor;
 mod wasi;
 
-use wasmtime::{Caller, Linker, Memory};
+use wasmtime::{Caller, Linker};
 
 use crate::host::MessageMap;
 use crate::vm::state::{Mode, State};
@@ -52,38 +52,42 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     Ok(linker)
 }
 
-/// One host call: the guest's memory and the instance's state.
+/// One host call: the way to the guest's memory and the instance's state.
 pub(crate) struct Guest<'a> {
     caller: Caller<'a, State>,
-    memory: Memory,
     /// The host function, for messages.
     name: &'static str,
 }
 
 impl<'a> Guest<'a> {
     /// A call that acts on contexts or on anything outside the guest. `Err` is the status for a guest that is not in a callback.
-    #[inline]
+    #[inline(always)]
     fn enter(caller: Caller<'a, State>, name: &'static str) -> wasmtime::Result<Result<Self, u32>> {
-        let mut guest = Self::harmless(caller, name)?;
-        if guest.state().mode == Mode::Running {
-            return Ok(Ok(guest));
-        }
-        guest.state_mut().wrong_phase(name, "called from a start function or from the allocator, where it has no effect");
-        Ok(Err(INTERNAL_FAILURE))
+        let guest = Self::harmless(caller, name)?;
+        if guest.state().mode == Mode::Running { Ok(Ok(guest)) } else { Ok(Err(guest.refuse())) }
     }
 
     /// A call that is allowed at any time: clocks, random, log.
-    #[inline]
-    fn harmless(mut caller: Caller<'a, State>, name: &'static str) -> wasmtime::Result<Self> {
-        let memory = match caller.data().memory {
-            Some(memory) => memory,
-            // A start function runs before the instance is known.
-            None => {
-                let export = caller.get_export("memory").and_then(wasmtime::Extern::into_memory);
-                export.ok_or_else(|| fault(name, "the module exports no memory".into()))?
-            }
-        };
-        Ok(Self { caller, memory, name })
+    #[inline(always)]
+    fn harmless(caller: Caller<'a, State>, name: &'static str) -> wasmtime::Result<Self> {
+        let guest = Self { caller, name };
+        if guest.state().memory.is_some() { Ok(guest) } else { guest.find_memory() }
+    }
+
+    #[cold]
+    fn refuse(mut self) -> u32 {
+        let name = self.name;
+        self.state_mut().wrong_phase(name, "called from a start function or from the allocator, where it has no effect");
+        INTERNAL_FAILURE
+    }
+
+    /// A start function runs before the instance is known.
+    #[cold]
+    fn find_memory(mut self) -> wasmtime::Result<Self> {
+        let export = self.caller.get_export("memory").and_then(wasmtime::Extern::into_memory);
+        let memory = export.ok_or_else(|| fault(self.name, "the module exports no memory".into()))?;
+        self.state_mut().memory = Some(memory);
+        Ok(self)
     }
 
     #[inline]
@@ -97,9 +101,13 @@ impl<'a> Guest<'a> {
     }
 
     /// Guest memory and state, both to change.
-    #[inline]
+    #[inline(always)]
     fn parts(&mut self) -> (&mut [u8], &mut State) {
-        self.memory.data_and_store_mut(&mut self.caller)
+        match self.caller.data().memory {
+            Some(memory) => memory.data_and_store_mut(&mut self.caller),
+            // Never: entering has found it.
+            None => (&mut [], self.caller.data_mut()),
+        }
     }
 
     /// For functions whose work depends on what the guest, or a peer, chose: compiled code sees the deadline in loops and calls of its own only.
@@ -144,16 +152,7 @@ impl<'a> Guest<'a> {
     #[inline]
     fn write(&mut self, pointer: u32, bytes: &[u8]) -> wasmtime::Result<()> {
         let name = self.name;
-        let (memory, _) = self.parts();
-        let size = memory.len();
-        let target = (pointer as usize).checked_add(bytes.len()).and_then(|end| memory.get_mut(pointer as usize..end));
-        match target {
-            Some(target) => {
-                target.copy_from_slice(bytes);
-                Ok(())
-            }
-            None => Err(outside(name, pointer, bytes.len(), size)),
-        }
+        write(self.parts().0, pointer, bytes, name)
     }
 
     #[inline]
@@ -178,23 +177,20 @@ impl<'a> Guest<'a> {
     /// The same for `size` bytes that `fill` writes.
     #[inline]
     fn give_with(&mut self, size: usize, out_pointer: u32, out_size: u32, fill: impl FnOnce(&mut [u8]) -> bool) -> Answer {
-        let ceiling = self.state().config().limits.host_output;
+        let ceiling = self.state().output_limit;
         if size > ceiling {
             return Err(fault(self.name, format!("the answer has {size} bytes, more than {ceiling} (limits.host_output)")));
         }
-        let mut pointer = 0;
+        let pointer = if size > 0 { self.allocate(size as u32)? } else { 0 };
+        let name = self.name;
+        let (memory, state) = self.parts();
         if size > 0 {
-            pointer = self.allocate(size as u32)?;
             if pointer == 0 {
-                let name = self.name;
-                self.state_mut().wrong_phase(name, "the guest's allocator returned 0");
+                state.wrong_phase(name, "the guest's allocator returned 0");
                 return Ok(INTERNAL_FAILURE);
             }
-            let name = self.name;
-            let (memory, _) = self.parts();
             let total = memory.len();
-            let end = pointer as usize + size;
-            let Some(target) = memory.get_mut(pointer as usize..end) else {
+            let Some(target) = memory.get_mut(pointer as usize..pointer as usize + size) else {
                 let lie = format!("the guest's allocator returned {pointer:#x} for {size} bytes, outside of its {total} bytes of memory");
                 return Err(fault(name, lie));
             };
@@ -202,8 +198,8 @@ impl<'a> Guest<'a> {
                 return Ok(INTERNAL_FAILURE);
             }
         }
-        self.write_u32(out_pointer, pointer)?;
-        self.write_u32(out_size, size as u32)?;
+        write(memory, out_pointer, &pointer.to_le_bytes(), name)?;
+        write(memory, out_size, &(size as u32).to_le_bytes(), name)?;
         Ok(OK)
     }
 
@@ -230,6 +226,19 @@ fn slice<'m>(memory: &'m [u8], pointer: u32, length: u32, name: &'static str) ->
     }
     let end = (pointer as usize).checked_add(length as usize);
     end.and_then(|end| memory.get(pointer as usize..end)).ok_or_else(|| outside(name, pointer, length as usize, memory.len()))
+}
+
+#[inline]
+fn write(memory: &mut [u8], pointer: u32, bytes: &[u8], name: &'static str) -> wasmtime::Result<()> {
+    let size = memory.len();
+    let target = (pointer as usize).checked_add(bytes.len()).and_then(|end| memory.get_mut(pointer as usize..end));
+    match target {
+        Some(target) => {
+            target.copy_from_slice(bytes);
+            Ok(())
+        }
+        None => Err(outside(name, pointer, bytes.len(), size)),
+    }
 }
 
 #[cold]

@@ -3,8 +3,6 @@
 //! What follows from the header maps and from the binding is answered here, the same in every proxy; the rest is the host's. What a filter sets is
 //! filter state of the stream: readable by its plain name, by later filters and by access logs, also under Envoy's `wasm.` prefix.
 
-use std::borrow::Cow;
-
 use wasmtime::{Caller, Linker};
 
 use super::{Answer, Guest, NOT_FOUND, OK, enter};
@@ -12,11 +10,7 @@ use crate::codec::{Pairs, Path, map_size, write_map};
 use crate::host::{Attribute, MessageMap, StreamHost};
 use crate::stats::Counter;
 use crate::stream::StreamCell;
-use crate::stream::flow::PROPERTY_OVERHEAD;
 use crate::vm::state::State;
-
-/// Bytes of properties that one instance may hold outside streams.
-const MAX_ROOT_BYTES: usize = 1 << 20;
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.func_wrap("env", "proxy_get_property", get)?;
@@ -42,7 +36,7 @@ fn answer(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_size: u32
         return outside_streams(guest, path, out_pointer, out_size);
     };
     if let Ok(flow) = cell.flow.try_borrow()
-        && let Some(value) = flow.property(path.without_prefix())
+        && let Some(value) = flow.properties.get(path.without_prefix())
     {
         return guest.give(value, out_pointer, out_size);
     }
@@ -58,7 +52,7 @@ fn answer(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_size: u32
 }
 
 fn outside_streams(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_size: u32) -> Answer {
-    let known = guest.state().properties.iter().find(|(key, _)| key.as_ref() == path.without_prefix()).map(|(_, value)| value.clone());
+    let known = guest.state().properties.get(path.without_prefix()).map(<[u8]>::to_vec);
     if let Some(value) = known {
         return guest.give(&value, out_pointer, out_size);
     }
@@ -170,7 +164,7 @@ fn give(guest: &mut Guest<'_>, value: &Attribute<'_>, out_pointer: u32, out_size
     }
 }
 
-fn owned(bytes: &Cow<'_, [u8]>) -> bytes::Bytes {
+fn owned(bytes: &[u8]) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(bytes)
 }
 
@@ -184,27 +178,16 @@ fn set(caller: Caller<'_, State>, path: u32, path_length: u32, value: u32, value
 pub(super) fn set_property(state: &mut State, path: Path<'_>, value: &[u8]) {
     let kept = match state.stream().map(|stream| stream.cell.clone()) {
         Some(cell) => {
-            let kept = cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.set_property(path.without_prefix(), value));
+            let kept = cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.properties.set(path.without_prefix(), value));
             // What is over the bound here would be over it in the proxy.
             if kept && let Ok(mut host) = cell.host.try_borrow_mut() {
                 host.set_attribute(path, value);
             }
             kept
         }
-        None => keep_outside_streams(state, path.without_prefix(), value),
+        None => state.properties.set(path.without_prefix(), value),
     };
     if !kept {
         state.odd(Counter::OutputRefused, "proxy_set_property", "this stream or instance holds 1 MiB of properties already");
     }
-}
-
-fn keep_outside_streams(state: &mut State, path: &[u8], value: &[u8]) -> bool {
-    let cost = |path: &[u8], value: &[u8]| path.len() + value.len() + PROPERTY_OVERHEAD;
-    let others: usize = state.properties.iter().filter(|(key, _)| key.as_ref() != path).map(|(key, value)| cost(key, value)).sum();
-    if others + cost(path, value) > MAX_ROOT_BYTES {
-        return false;
-    }
-    state.properties.retain(|(key, _)| key.as_ref() != path);
-    state.properties.push((path.into(), value.into()));
-    true
 }

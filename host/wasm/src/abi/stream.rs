@@ -113,7 +113,7 @@ fn sound_headers(state: &mut State, headers: Vec<(Bytes, Bytes)>) -> Vec<(Bytes,
     let count = headers.len();
     let sound = |(name, value): (Bytes, Bytes)| {
         let fine = super::header::is_sound(&name, &value);
-        fine.then(|| (if name.iter().any(u8::is_ascii_uppercase) { name.to_ascii_lowercase().into() } else { name }, value))
+        fine.then(|| (if super::header::has_uppercase(&name) { name.to_ascii_lowercase().into() } else { name }, value))
     };
     let headers: Vec<_> = headers.into_iter().filter_map(sound).collect();
     if headers.len() < count {

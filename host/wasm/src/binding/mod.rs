@@ -128,6 +128,17 @@ impl Binding {
         Backoff::new(Duration::from_millis(100), Duration::from_secs(30)).with_free_failures(1).with_stable_period(Duration::from_secs(30))
     }
 
+    /// Whether the filter has any callback for the messages of a side.
+    pub(crate) fn wants(&self) -> [bool; 2] {
+        use Callback::{DownstreamData, NewConnection, RequestBody, RequestHeaders, RequestTrailers};
+        use Callback::{ResponseBody, ResponseHeaders, ResponseTrailers, UpstreamData};
+        let any = |callbacks: &[Callback]| callbacks.iter().any(|callback| self.module.exports(*callback));
+        match self.config.kind {
+            Kind::Http => [any(&[RequestHeaders, RequestBody, RequestTrailers]), any(&[ResponseHeaders, ResponseBody, ResponseTrailers])],
+            Kind::Tcp => [any(&[NewConnection, DownstreamData]), any(&[UpstreamData])],
+        }
+    }
+
     /// Whether the filter may change this side's bodies.
     pub(crate) fn may_write_body(&self, side: Side) -> bool {
         let callback = match side {

@@ -27,7 +27,10 @@ impl LoadFault {
             Self::WrongKind { wanted, only, .. } => format!("attach it to {only} listeners, or use a module for {wanted}"),
             Self::Link { .. } => "please report this with the module's digest".into(),
             Self::Trapped { phase, .. } => phase.help().into(),
-            Self::Refused { .. } => "read the filter's own log lines above this one: they say what it did not like".into(),
+            Self::Refused { log, .. } => match log.is_empty() {
+                true => "the filter did not say why: see its documentation for what the configuration must be".into(),
+                false => "correct the configuration as the filter's log says".into(),
+            },
         }
     }
 }
@@ -35,7 +38,9 @@ impl LoadFault {
 impl Phase {
     pub(super) fn help(self) -> &'static str {
         match self {
-            Self::Instantiate => "the module fails before any of its callbacks: look at its start function, or raise limits.memory or limits.start_deadline",
+            Self::Instantiate => {
+                "the module fails before any of its callbacks: look at its start function, or raise limits.memory or limits.start_deadline"
+            }
             Self::Start => "read the filter's log lines above this one; a wrong root id is a common cause",
             Self::Configure => "check the filter's configuration; it may not survive a value it did not expect",
             Self::Probe => "check that the filter serves this kind of stream (HTTP or TCP) and its root id",

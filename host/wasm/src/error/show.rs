@@ -42,6 +42,19 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
+/// The last of what a guest logged before it failed: most often the reason.
+pub(super) struct Said<'a>(pub(super) &'a [String]);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LAST: usize = 3;
+        for (index, line) in self.0.iter().skip(self.0.len().saturating_sub(LAST)).enumerate() {
+            write!(f, "{}{}", if index == 0 { "; it logged: " } else { " | " }, OneLine(line))?;
+        }
+        Ok(())
+    }
+}
+
 struct Plain<'a>(&'a str);
 
 impl fmt::Display for Plain<'_> {

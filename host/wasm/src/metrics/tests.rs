@@ -1,3 +1,5 @@
+//! The guests' metrics: kinds, series, limits, and shards counted from several threads.
+
 use std::sync::Barrier;
 use std::thread;
 

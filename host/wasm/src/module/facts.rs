@@ -109,6 +109,18 @@ impl Signature {
         Self { params: params.into(), results: results.into() }
     }
 
+    /// Types of the parameters, in order.
+    #[must_use]
+    pub fn params(&self) -> &[ValType] {
+        &self.params
+    }
+
+    /// Types of the results, in order.
+    #[must_use]
+    pub fn results(&self) -> &[ValType] {
+        &self.results
+    }
+
     pub(crate) fn is(&self, params: &[ValType], results: &[ValType]) -> bool {
         *self.params == *params && *self.results == *results
     }

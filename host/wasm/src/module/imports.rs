@@ -68,6 +68,12 @@ pub(crate) fn find(module: &str, name: &str) -> Option<&'static HostFunction> {
     HOST_FUNCTIONS.iter().find(|function| function.name == name && function.modules.contains(&module))
 }
 
+/// Every function this host provides, as import module, name and type: for tools that list them and tests that call them all.
+pub fn provided() -> impl Iterator<Item = (&'static str, &'static str, Signature)> {
+    let each = |function: &'static HostFunction| function.modules.iter().map(|module| (*module, function.name, function.signature()));
+    HOST_FUNCTIONS.iter().flat_map(each)
+}
+
 const ENV: &[&str] = &["env"];
 const WASI: &[&str] = &["wasi_snapshot_preview1", "wasi_unstable"];
 

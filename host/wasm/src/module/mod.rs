@@ -26,6 +26,13 @@ use wasmtime::Engine;
 use crate::error::{LoadError, LoadFault, Warning};
 use cache::{Cache, Lookup};
 use facts::{Digest, ModuleFacts};
+pub use imports::provided;
+pub use wasmparser::ValType;
+
+/// Every function the host provides to guests, as import module and name. A function under two module names comes twice.
+pub fn host_functions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    imports::HOST_FUNCTIONS.iter().flat_map(|function| function.modules.iter().map(|module| (*module, function.name)))
+}
 
 /// What a module may take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,6 +115,14 @@ impl Module {
         let (code, report) = code(engine, &wasm, facts.digest, options.cache, &mut warnings).map_err(known)?;
         let name = name.into();
         Ok(Self(Arc::new(Loaded { name, facts, warnings, code, report })))
+    }
+
+    /// The same for the engine that bindings run in.
+    ///
+    /// # Errors
+    /// As [`Module::load`].
+    pub fn load_for(engine: &crate::Engine, name: &str, bytes: &[u8], options: &LoadOptions<'_>) -> Result<Self, LoadError> {
+        Self::load(engine.wasmtime(), name, bytes, options)
     }
 
     /// The name it was loaded under.

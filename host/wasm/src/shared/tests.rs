@@ -1,3 +1,5 @@
+//! The shared stores, alone and from several threads.
+
 mod data;
 mod queue;
 

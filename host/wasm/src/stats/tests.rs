@@ -1,3 +1,5 @@
+//! Accounting: exact counts, sampled times, levels that go with their worker.
+
 use std::collections::HashSet;
 use std::thread;
 

@@ -19,8 +19,13 @@ impl Buffer {
         self.as_slice().len()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            Self::Empty => true,
+            Self::Shared(bytes) => bytes.is_empty(),
+            Self::Owned(bytes) => bytes.is_empty(),
+        }
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {

@@ -10,30 +10,67 @@ use bytes::Bytes;
 
 use crate::binding::BodyAccess;
 use crate::host::{LocalReply, MessageMap, Side};
+use crate::properties::Properties;
 use crate::stream::buffer::Buffer;
-use crate::stream::lane::{Lane, LanePolicy, Released};
+use crate::stream::lane::{Lane, LanePolicy, Released, Step};
 use crate::stream::reply::Asked;
 use crate::vm::Vm;
-
-/// Bytes of filter state (`proxy_set_property`) that one stream may hold, each property's own cost among them.
-const MAX_PROPERTY_BYTES: usize = 1 << 20;
-/// What a property costs beside its path and value.
-pub(crate) const PROPERTY_OVERHEAD: usize = 64;
 
 /// A filter's part in the stream.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) vm: Option<Rc<Vm>>,
     pub(crate) context: u32,
-    pub(crate) root: u32,
     /// Which of the binding's configurations: 0, or a variant's + 1.
     pub(crate) variant: usize,
     /// It failed and its policy let the stream go on, or it failed and the stream ends.
     pub(crate) failed: bool,
+    /// The request's head has come past it: a response may be shown to it.
+    pub(crate) reached: bool,
+    /// Whether the filter has any callback for a side's messages; others go past it.
+    wants: [bool; 2],
     pub(crate) lanes: [Lane; 2],
+    /// Whether the runner has to look at a lane.
+    due: [bool; 2],
     pub(crate) policy: LanePolicy,
     pub(crate) body_access: BodyAccess,
     pub(crate) body_limit: usize,
+}
+
+impl Stage {
+    pub(crate) fn new(policy: LanePolicy, wants: [bool; 2], body_access: BodyAccess, body_limit: usize) -> Self {
+        Self {
+            vm: None,
+            context: 0,
+            variant: 0,
+            failed: false,
+            reached: false,
+            wants,
+            lanes: Default::default(),
+            due: [false; 2],
+            policy,
+            body_access,
+            body_limit,
+        }
+    }
+}
+
+/// Something for the runner to do.
+pub(crate) enum Work {
+    /// Begin this local reply.
+    Reply(Box<Asked>),
+    /// Look at this stage's lane.
+    Lane(usize, Side),
+}
+
+/// What a lane comes to.
+pub(crate) enum Advance {
+    /// This callback is due.
+    Step(Step),
+    /// Nothing more for now.
+    Wait,
+    /// The filter's instance is gone.
+    Failed,
 }
 
 /// What has come through the whole chain and is not taken yet.
@@ -65,7 +102,9 @@ pub(crate) struct Flow {
     /// The runner is at work: state changes need no wake-up.
     pub(crate) running: bool,
     /// Asked for and not yet begun.
-    pub(crate) asked: Option<Box<Asked>>,
+    asked: Option<Box<Asked>>,
+    /// How many lanes are due, by side.
+    due: [usize; 2],
     /// Begun. Only the first counts.
     pub(crate) reply: Option<Box<LocalReply>>,
     pub(crate) reset: bool,
@@ -73,8 +112,8 @@ pub(crate) struct Flow {
     /// It never was a real stream: no `on_log`.
     pub(crate) unlogged: bool,
     pub(crate) may_write_body: [bool; 2],
-    properties: Vec<(Box<[u8]>, Box<[u8]>)>,
-    property_bytes: usize,
+    /// Filter state.
+    pub(crate) properties: Properties,
 }
 
 impl Flow {
@@ -87,12 +126,12 @@ impl Flow {
             progress: Default::default(),
             running: false,
             asked: None,
+            due: [0; 2],
             reply: None,
             reset: false,
             closed: false,
             unlogged: false,
-            properties: Vec::new(),
-            property_bytes: 0,
+            properties: Properties::default(),
         }
     }
 
@@ -115,12 +154,27 @@ impl Flow {
         &mut self.stages[stage].lanes[side as usize]
     }
 
+    /// Where a message really goes that is handed to `to`: past the filters that have no callback for it.
+    fn destination(&mut self, mut to: Option<usize>, side: Side) -> Option<usize> {
+        while let Some(index) = to {
+            let stage = &mut self.stages[index];
+            stage.reached |= side == Side::Request;
+            if stage.wants[side as usize] {
+                break;
+            }
+            to = self.after(index, side);
+        }
+        to
+    }
+
     /// Hands parts of a message to a stage, or out of the chain.
     pub(crate) fn pass(&mut self, to: Option<usize>, side: Side, parts: Released) {
-        let Some(stage) = to else {
+        let Some(stage) = self.destination(to, side) else {
             let out = &mut self.out[side as usize];
             out.head |= parts.head;
-            out.data.append(parts.data);
+            if !parts.data.is_empty() {
+                out.data.append(parts.data);
+            }
             out.end |= parts.end;
             out.trailers |= parts.trailers;
             let progress = &mut self.progress[side as usize];
@@ -128,17 +182,103 @@ impl Flow {
             progress.finished |= parts.end || parts.trailers;
             return;
         };
+        self.mark(stage, side);
         let lane = self.lane(stage, side);
         if parts.head {
             lane.head_arrived();
         }
-        lane.data_arrived(parts.data);
+        if !parts.data.is_empty() {
+            lane.data_arrived(parts.data);
+        }
         if parts.trailers {
             lane.trailers_arrived();
         }
         if parts.end {
             lane.end_arrived();
         }
+    }
+
+    /// The common case of [`Flow::pass`]: a head alone.
+    fn pass_head(&mut self, to: Option<usize>, side: Side, end: bool) {
+        match self.destination(to, side) {
+            Some(stage) => {
+                self.mark(stage, side);
+                let lane = self.lane(stage, side);
+                lane.head_arrived();
+                if end {
+                    lane.end_arrived();
+                }
+            }
+            None => {
+                let (out, progress) = (&mut self.out[side as usize], &mut self.progress[side as usize]);
+                (out.head, progress.head_out) = (true, true);
+                out.end |= end;
+                progress.finished |= end;
+            }
+        }
+    }
+
+    // === work ===
+
+    /// Has the runner look at a lane.
+    pub(crate) fn mark(&mut self, stage: usize, side: Side) {
+        if !std::mem::replace(&mut self.stages[stage].due[side as usize], true) {
+            self.due[side as usize] += 1;
+        }
+    }
+
+    /// The next thing to do: a reply before all else, then lanes in the order of their side.
+    pub(crate) fn work(&mut self) -> Option<Work> {
+        if self.reset {
+            return None;
+        }
+        if let Some(asked) = self.asked.take() {
+            return Some(Work::Reply(asked));
+        }
+        let side = if self.due[0] > 0 {
+            Side::Request
+        } else if self.due[1] > 0 {
+            Side::Response
+        } else {
+            return None;
+        };
+        let is_due = |stage: &Stage| stage.due[side as usize];
+        let stage = match side {
+            Side::Request => self.stages.iter().position(is_due),
+            Side::Response => self.stages.iter().rposition(is_due),
+        }?;
+        self.stages[stage].due[side as usize] = false;
+        self.due[side as usize] -= 1;
+        Some(Work::Lane(stage, side))
+    }
+
+    pub(crate) fn has_reply_waiting(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Passes on what a lane releases and says which callback is due on it.
+    pub(crate) fn advance(&mut self, index: usize, side: Side) -> Advance {
+        let next = self.after(index, side);
+        let stage = &mut self.stages[index];
+        if stage.vm.as_ref().is_some_and(|vm| vm.is_dead()) {
+            return Advance::Failed;
+        }
+        // A filter that the request has not reached takes no part in the reply that came first.
+        let skip = stage.failed || !stage.reached;
+        let lane = &mut stage.lanes[side as usize];
+        if !skip && lane.is_fresh() {
+            return lane.next(stage.policy).map_or(Advance::Wait, Advance::Step);
+        }
+        if !skip && let Some(end) = lane.release_head() {
+            self.pass_head(next, side, end);
+            return Advance::Wait;
+        }
+        let released = if skip { lane.abandon() } else { lane.release() };
+        let step = if skip { None } else { lane.next(stage.policy) };
+        if released.head || released.end || released.trailers || !released.data.is_empty() {
+            self.pass(next, side, released);
+        }
+        step.map_or(Advance::Wait, Advance::Step)
     }
 
     // === host calls ===
@@ -169,7 +309,11 @@ impl Flow {
         if self.closed || (side == Side::Request && (self.reply.is_some() || self.asked.is_some())) {
             return false;
         }
-        self.lane(stage, side).resume()
+        let resumed = self.lane(stage, side).resume();
+        if resumed {
+            self.mark(stage, side);
+        }
+        resumed
     }
 
     /// A local reply is asked for. `false`: it comes too late.
@@ -178,28 +322,6 @@ impl Flow {
             return false;
         }
         self.asked = Some(Box::new(asked));
-        true
-    }
-
-    pub(crate) fn property(&self, path: &[u8]) -> Option<&[u8]> {
-        self.properties.iter().find(|(key, _)| key.as_ref() == path).map(|(_, value)| value.as_ref())
-    }
-
-    /// Stores filter state. `false`: the stream holds too much already.
-    pub(crate) fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
-        let known = self.properties.iter().position(|(key, _)| key.as_ref() == path);
-        let cost = |value: usize| path.len() + value + PROPERTY_OVERHEAD;
-        let old = known.map_or(0, |index| cost(self.properties[index].1.len()));
-        let bytes = self.property_bytes - old + cost(value.len());
-        if bytes > MAX_PROPERTY_BYTES {
-            return false;
-        }
-        self.property_bytes = bytes;
-        match known {
-            Some(index) if self.properties[index].1.len() == value.len() => self.properties[index].1.copy_from_slice(value),
-            Some(index) => self.properties[index].1 = value.into(),
-            None => self.properties.push((path.into(), value.into())),
-        }
         true
     }
 
@@ -216,10 +338,10 @@ impl Flow {
     /// Turns the stream around: the request moves no further, and the response begins anew.
     pub(crate) fn turn_around(&mut self) {
         for stage in &mut self.stages {
-            for lane in &mut stage.lanes {
-                *lane = Lane::default();
-            }
+            stage.lanes = Default::default();
+            stage.due = [false; 2];
         }
+        self.due = [0; 2];
         self.out = Default::default();
         self.progress[0].finished = true;
         self.progress[1] = Progress { head_arrived: true, ..Progress::default() };
@@ -227,6 +349,7 @@ impl Flow {
 
     pub(crate) fn reset(&mut self) {
         self.turn_around();
+        self.asked = None;
         self.reset = true;
     }
 

@@ -21,7 +21,7 @@
 //! logged at a limited rate, because the SDKs panic on other answers.
 
 pub(crate) mod buffer;
-pub(crate) mod flow;
+mod flow;
 mod lane;
 pub(crate) mod reply;
 mod run;
@@ -92,14 +92,13 @@ pub(crate) struct StreamCell<H: ?Sized> {
 }
 
 impl StreamCell<dyn StreamHost> {
-    pub(crate) fn root_of(&self, stage: usize) -> u32 {
-        self.flow.try_borrow().map_or(0, |flow| flow.stages[stage].root)
-    }
-
-    pub(crate) fn set_root(&self, stage: usize, root: u32) {
+    /// The instance of a stage died: the stage must meet its policy.
+    pub(crate) fn instance_died(&self, stage: usize) {
         if let Ok(mut flow) = self.flow.try_borrow_mut() {
-            flow.stages[stage].root = root;
+            flow.mark(stage, Side::Request);
+            flow.mark(stage, Side::Response);
         }
+        self.wake();
     }
 
     /// Asks the stream's owner to resume it, unless it is being run right now.
@@ -131,17 +130,8 @@ impl<H: StreamHost> Stream<H> {
     pub fn new(chain: &Chain, host: H) -> Self {
         let stages = chain.filters.iter().map(|filter| {
             let config = filter.binding().config();
-            Stage {
-                vm: None,
-                context: 0,
-                root: 0,
-                variant: 0,
-                failed: false,
-                lanes: Default::default(),
-                policy: LanePolicy { header_pause: config.header_pause, final_body_before_trailers: config.final_body_before_trailers },
-                body_access: config.body_access,
-                body_limit: config.limits.body,
-            }
+            let policy = LanePolicy { header_pause: config.header_pause, final_body_before_trailers: config.final_body_before_trailers };
+            Stage::new(policy, filter.wants(), config.body_access, config.limits.body)
         });
         let flow = Flow::new(chain.kind == Kind::Tcp, stages.collect(), chain.may_write_body);
         let cell = Rc::new(StreamCell { flow: RefCell::new(flow), host: RefCell::new(host) });
@@ -270,7 +260,7 @@ impl<H: StreamHost> Stream<H> {
 
     fn repair_length(&self, side: Side, known: Option<u64>) {
         let mut host = self.cell.host.borrow_mut();
-        let stated = host.headers(side.headers()).and_then(|headers| headers.get(b"content-length").map(|value| parse_length(value)));
+        let stated = host.headers(side.headers()).and_then(|headers| headers.get(b"content-length").map(parse_length));
         if let Some(stated) = stated
             && (known.is_none() || stated != known)
         {
@@ -307,7 +297,7 @@ impl<H: StreamHost> Stream<H> {
     /// Filter state that a filter set as `path` (segments joined by NUL), for access logs.
     #[must_use]
     pub fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
-        self.cell.flow.borrow().property(path).map(<[u8]>::to_vec)
+        self.cell.flow.borrow().properties.get(path).map(<[u8]>::to_vec)
     }
 
     /// Creates every filter's context, and nothing else.

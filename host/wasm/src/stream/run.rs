@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use crate::binding::FailurePolicy;
 use crate::filter::Filter;
-use crate::host::{Side, StreamHost};
+use crate::host::{MessageMap, Side, StreamHost};
 use crate::stats::Counter;
-use crate::stream::flow::reply_parts;
+use crate::stream::flow::{Advance, Work, reply_parts};
 use crate::stream::lane::{Answer, Step};
 use crate::stream::reply::Asked;
 use crate::stream::{Chain, Close, StreamCell};
@@ -28,61 +28,39 @@ pub(crate) fn run(cell: &Cell, chain: &Chain) {
         }
         flow.running = true;
     }
-    // A reply or a failure on one side gives the other something to do.
-    while drive(cell, chain, Side::Request) | drive(cell, chain, Side::Response) {}
+    loop {
+        let work = cell.flow.borrow_mut().work();
+        match work {
+            Some(Work::Lane(stage, side)) => drive(cell, &chain.filters()[stage], stage, side),
+            Some(Work::Reply(asked)) => begin_reply(cell, *asked),
+            None => break,
+        }
+    }
     cell.flow.borrow_mut().running = false;
 }
 
-/// One pass along the chain. Whether anything moved.
-fn drive(cell: &Cell, chain: &Chain, side: Side) -> bool {
-    let mut moved = false;
-    let mut at = cell.flow.borrow().first(side);
-    while let Some(stage) = at {
-        moved |= drive_stage(cell, chain, stage, side);
-        let flow = cell.flow.borrow();
-        if flow.reset {
-            return false;
-        }
-        at = flow.after(stage, side);
-    }
-    moved
-}
-
-fn drive_stage(cell: &Cell, chain: &Chain, index: usize, side: Side) -> bool {
-    let filter = &chain.filters()[index];
-    let mut moved = false;
+/// Runs the callbacks of one lane until it waits.
+fn drive(cell: &Cell, filter: &Filter, index: usize, side: Side) {
     loop {
-        moved |= begin_reply(cell);
-        if let Some(vm) = { cell.flow.borrow().stages[index].vm.clone() }
-            && vm.is_dead()
-        {
-            fail(cell, filter, index, "trap");
-            moved = true;
-        }
-        let step = {
-            let mut flow = cell.flow.borrow_mut();
-            if flow.reset {
-                return moved;
+        let advance = cell.flow.borrow_mut().advance(index, side);
+        let step = match advance {
+            Advance::Step(step) => step,
+            Advance::Wait => return,
+            Advance::Failed => {
+                fail(cell, filter, index, "trap");
+                return;
             }
-            let next = flow.after(index, side);
-            let stage = &mut flow.stages[index];
-            let policy = stage.policy;
-            let skip = stage.failed || (side == Side::Response && stage.vm.is_none());
-            let lane = &mut stage.lanes[side as usize];
-            let released = if skip { lane.abandon() } else { lane.release() };
-            let something = released.head || released.end || released.trailers || !released.data.is_empty();
-            moved |= something;
-            let step = if skip { None } else { lane.next(policy) };
-            if something {
-                flow.pass(next, side, released);
-            }
-            step
         };
-        let Some(step) = step else { return moved };
-        moved = true;
         match call(cell, filter, index, side, step) {
-            Ok(answer) => answered(cell, filter, index, side, step, answer),
-            Err(why) => fail(cell, filter, index, why),
+            Ok(answer) => {
+                if answered(cell, filter, index, side, step, answer) {
+                    return;
+                }
+            }
+            Err(why) => {
+                fail(cell, filter, index, why);
+                return;
+            }
         }
     }
 }
@@ -98,7 +76,7 @@ fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<(Rc<Vm>, u32), &'s
         stage.variant
     };
     let vm = filter.instance().ok_or("unavailable")?;
-    let opened = vm.open(StreamRef { cell: cell.clone(), stage: index }, variant);
+    let opened = vm.open(StreamRef { cell: cell.clone(), stage: index, root: 0 }, variant);
     let mut flow = cell.flow.borrow_mut();
     let stage = &mut flow.stages[index];
     stage.context = opened.map_err(|Dead| "trap")?;
@@ -107,8 +85,15 @@ fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<(Rc<Vm>, u32), &'s
 }
 
 fn call(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step) -> Result<Answer, &'static str> {
-    let tcp = cell.flow.borrow().tcp;
     let (vm, context) = open(cell, filter, index)?;
+    let tcp = {
+        let flow = cell.flow.borrow();
+        // `on_context_create` has answered or closed the stream: the callback it was created for is no longer due.
+        if flow.reset || flow.has_reply_waiting() {
+            return Ok(Answer::Continue);
+        }
+        flow.tcp
+    };
     let value = match step {
         Step::Head { end } => {
             let count = if tcp { 0 } else { count_of(cell.host.borrow_mut().headers(side.headers())) };
@@ -123,21 +108,23 @@ fn call(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step) -> R
     value.map(|value| Answer::from_abi(step, value)).map_err(|Dead| "trap")
 }
 
-fn answered(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step, answer: Answer) {
+/// Takes the guest's answer in. `true`: a reply is asked for, and the lane's turn is over.
+fn answered(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step, answer: Answer) -> bool {
     let mut flow = cell.flow.borrow_mut();
     // After a local reply the callback's own answer means nothing: its lanes start anew.
-    if flow.asked.is_some() {
-        return;
+    if flow.has_reply_waiting() {
+        return true;
     }
     let stage = &mut flow.stages[index];
     let (policy, limit) = (stage.policy, stage.body_limit);
     let lane = &mut stage.lanes[side as usize];
     lane.answered(answer, policy);
     if !matches!(step, Step::Body { .. }) || lane.held_by_filter() <= limit {
-        return;
+        return false;
     }
     filter.count(Counter::BodyLimitHits);
     flow.body_too_large(&filter.binding().config().name, side);
+    true
 }
 
 /// The filter cannot run: its policy decides.
@@ -149,13 +136,16 @@ fn fail(cell: &Cell, filter: &Filter, index: usize, why: &str) {
     }
     stage.failed = true;
     stage.vm = None;
+    // What it held goes on or is dropped, on both sides.
+    flow.mark(index, Side::Request);
+    flow.mark(index, Side::Response);
     let config = filter.binding().config();
     match config.failure_policy {
         FailurePolicy::Open => filter.count(Counter::FailedOpen),
         FailurePolicy::Closed => {
             filter.count(Counter::FailedClosed);
             // A reply on its way keeps going; what had already been answered cannot be taken back.
-            let answered = flow.asked.is_some() || (flow.reply.is_some() && !flow.progress[1].head_out);
+            let answered = flow.has_reply_waiting() || (flow.reply.is_some() && !flow.progress[1].head_out);
             if !answered && (flow.tcp || !flow.ask_reply(Asked::failure(&config.name, why))) {
                 flow.reset();
             }
@@ -163,13 +153,14 @@ fn fail(cell: &Cell, filter: &Filter, index: usize, why: &str) {
     }
 }
 
-/// Begins the local reply that was asked for, if one was.
-fn begin_reply(cell: &Cell) -> bool {
-    let Some(asked) = cell.flow.borrow_mut().asked.take() else { return false };
-    let mut host = cell.host.borrow_mut();
-    let reply = asked.complete(host.headers(crate::host::MessageMap::RequestHeaders));
-    host.start_local_reply(&reply);
-    drop(host);
+/// Turns the stream around into its local reply.
+fn begin_reply(cell: &Cell, asked: Asked) {
+    let reply = {
+        let mut host = cell.host.borrow_mut();
+        let reply = asked.complete(host.headers(MessageMap::RequestHeaders));
+        host.start_local_reply(&reply);
+        reply
+    };
     let mut flow = cell.flow.borrow_mut();
     // In the request phase the reply passes the response side of the chain; a response that filters have begun to see is just replaced.
     let direct = flow.progress[1].head_arrived;
@@ -177,7 +168,6 @@ fn begin_reply(cell: &Cell) -> bool {
     let to = if direct { None } else { flow.first(Side::Response) };
     flow.pass(to, Side::Response, reply_parts(reply.body.clone()));
     flow.reply = Some(Box::new(reply));
-    true
 }
 
 /// What every open stage is told, outside the order of messages.
@@ -228,11 +218,12 @@ pub(crate) fn finish(cell: &Cell, chain: &Chain) {
         flow.running = true;
     }
     for (index, filter) in chain.filters().iter().enumerate() {
-        let (fresh, skip) = {
+        let skip = {
             let flow = cell.flow.borrow();
-            (flow.stages[index].vm.is_none(), flow.stages[index].failed || flow.unlogged)
+            let stage = &flow.stages[index];
+            stage.failed || flow.unlogged || (stage.vm.is_none() && !filter.wants_end(stage.reached))
         };
-        if skip || (fresh && !filter.wants_log()) {
+        if skip {
             continue;
         }
         if let Ok((vm, context)) = open(cell, filter, index) {

@@ -13,6 +13,8 @@ use crate::stream::StreamCell;
 pub(crate) struct StreamRef {
     pub(crate) cell: Rc<StreamCell<dyn StreamHost>>,
     pub(crate) stage: usize,
+    /// The root context it belongs to.
+    pub(crate) root: u32,
 }
 
 pub(crate) enum Context {

@@ -1,9 +1,49 @@
-//! The callbacks a module exports, found once per instance.
+//! The callbacks a module exports, each found when it is first called and kept from then on.
 //!
 //! Each is bound by name and by its real arity: what has another type counts as absent, whatever ABI version the module announces. Handles
-//! are kept typed and are never cloned or looked up again: a clone costs 35 ns, a look-up 170 ns, the call itself 15.
+//! are kept typed and are never cloned or looked up again: a clone costs 35 ns, a look-up 170 ns, the call itself 15. They are found late
+//! because most requests meet a third of them, and a fresh instance should not pay for the rest.
 
-use wasmtime::{AsContextMut, Instance, TypedFunc};
+use std::cell::OnceCell;
+
+use wasmtime::{AsContextMut, Instance, TypedFunc, WasmParams, WasmResults};
+
+/// A callback, once it has been looked for.
+pub(crate) struct Export<F>(OnceCell<Option<F>>);
+
+impl<F> Default for Export<F> {
+    fn default() -> Self {
+        Self(OnceCell::new())
+    }
+}
+
+/// What a callback is bound to.
+pub(crate) trait Bind: Sized {
+    /// The export of this name, if it exists with the right type.
+    fn bind(store: &mut impl AsContextMut, instance: &Instance, name: &str) -> Option<Self>;
+}
+
+impl<F: Bind> Export<F> {
+    /// The callback; `None` if this instance has none.
+    #[inline]
+    pub(crate) fn get(&self, store: &mut impl AsContextMut, instance: &Instance, name: &str) -> Option<&F> {
+        match self.0.get() {
+            Some(found) => found.as_ref(),
+            None => self.find(store, instance, name),
+        }
+    }
+
+    #[cold]
+    fn find(&self, store: &mut impl AsContextMut, instance: &Instance, name: &str) -> Option<&F> {
+        self.0.get_or_init(|| F::bind(store, instance, name)).as_ref()
+    }
+}
+
+impl<P: WasmParams, R: WasmResults> Bind for TypedFunc<P, R> {
+    fn bind(store: &mut impl AsContextMut, instance: &Instance, name: &str) -> Option<Self> {
+        instance.get_typed_func(&mut *store, name).ok()
+    }
+}
 
 /// A headers callback: 0.1.0 has no `end_of_stream`.
 pub(crate) enum OnHeaders {
@@ -11,15 +51,17 @@ pub(crate) enum OnHeaders {
     Three(TypedFunc<(u32, u32, u32), u32>),
 }
 
-impl OnHeaders {
-    fn find(store: &mut impl AsContextMut, instance: &Instance, name: &str) -> Option<Self> {
+impl Bind for OnHeaders {
+    fn bind(store: &mut impl AsContextMut, instance: &Instance, name: &str) -> Option<Self> {
         let func = instance.get_func(&mut *store, name)?;
         match func.typed(&*store) {
             Ok(three) => Some(Self::Three(three)),
             Err(_) => func.typed(&*store).ok().map(Self::Two),
         }
     }
+}
 
+impl OnHeaders {
     pub(crate) fn call(&self, store: impl AsContextMut, context: u32, count: u32, end: bool) -> wasmtime::Result<u32> {
         match self {
             Self::Two(func) => func.call(store, (context, count)),
@@ -28,51 +70,34 @@ impl OnHeaders {
     }
 }
 
-macro_rules! exports {
-    ($($field:ident: $params:ty => $result:ty = $name:literal,)*) => {
-        /// Every callback this instance has.
-        pub(crate) struct Exports {
-            pub(crate) request_headers: Option<OnHeaders>,
-            pub(crate) response_headers: Option<OnHeaders>,
-            $(pub(crate) $field: Option<TypedFunc<$params, $result>>,)*
-        }
-
-        impl Exports {
-            pub(crate) fn find(store: &mut impl AsContextMut, instance: &Instance) -> Self {
-                Self {
-                    request_headers: OnHeaders::find(store, instance, "proxy_on_request_headers"),
-                    response_headers: OnHeaders::find(store, instance, "proxy_on_response_headers"),
-                    $($field: instance.get_typed_func(&mut *store, $name).ok(),)*
-                }
-            }
-        }
-    };
-}
-
-exports! {
-    context_create: (u32, u32) => () = "proxy_on_context_create",
-    vm_start: (u32, u32) => u32 = "proxy_on_vm_start",
-    configure: (u32, u32) => u32 = "proxy_on_configure",
-    tick: u32 => () = "proxy_on_tick",
-    new_connection: u32 => u32 = "proxy_on_new_connection",
-    downstream_data: (u32, u32, u32) => u32 = "proxy_on_downstream_data",
-    upstream_data: (u32, u32, u32) => u32 = "proxy_on_upstream_data",
-    downstream_close: (u32, u32) => () = "proxy_on_downstream_connection_close",
-    upstream_close: (u32, u32) => () = "proxy_on_upstream_connection_close",
-    request_body: (u32, u32, u32) => u32 = "proxy_on_request_body",
-    request_trailers: (u32, u32) => u32 = "proxy_on_request_trailers",
-    request_metadata: (u32, u32) => u32 = "proxy_on_request_metadata",
-    response_body: (u32, u32, u32) => u32 = "proxy_on_response_body",
-    response_trailers: (u32, u32) => u32 = "proxy_on_response_trailers",
-    response_metadata: (u32, u32) => u32 = "proxy_on_response_metadata",
-    http_call_response: (u32, u32, u32, u32, u32) => () = "proxy_on_http_call_response",
-    grpc_receive_initial_metadata: (u32, u32, u32) => () = "proxy_on_grpc_receive_initial_metadata",
-    grpc_receive: (u32, u32, u32) => () = "proxy_on_grpc_receive",
-    grpc_receive_trailing_metadata: (u32, u32, u32) => () = "proxy_on_grpc_receive_trailing_metadata",
-    grpc_close: (u32, u32, u32) => () = "proxy_on_grpc_close",
-    queue_ready: (u32, u32) => () = "proxy_on_queue_ready",
-    foreign_function: (u32, u32, u32) => () = "proxy_on_foreign_function",
-    done: u32 => u32 = "proxy_on_done",
-    log: u32 => () = "proxy_on_log",
-    delete: u32 => () = "proxy_on_delete",
+/// Every callback there is. [`crate::module::callbacks::Callback`] names their exports.
+#[derive(Default)]
+pub(crate) struct Exports {
+    pub(crate) request_headers: Export<OnHeaders>,
+    pub(crate) response_headers: Export<OnHeaders>,
+    pub(crate) context_create: Export<TypedFunc<(u32, u32), ()>>,
+    pub(crate) vm_start: Export<TypedFunc<(u32, u32), u32>>,
+    pub(crate) configure: Export<TypedFunc<(u32, u32), u32>>,
+    pub(crate) tick: Export<TypedFunc<u32, ()>>,
+    pub(crate) new_connection: Export<TypedFunc<u32, u32>>,
+    pub(crate) downstream_data: Export<TypedFunc<(u32, u32, u32), u32>>,
+    pub(crate) upstream_data: Export<TypedFunc<(u32, u32, u32), u32>>,
+    pub(crate) downstream_close: Export<TypedFunc<(u32, u32), ()>>,
+    pub(crate) upstream_close: Export<TypedFunc<(u32, u32), ()>>,
+    pub(crate) request_body: Export<TypedFunc<(u32, u32, u32), u32>>,
+    pub(crate) request_trailers: Export<TypedFunc<(u32, u32), u32>>,
+    pub(crate) request_metadata: Export<TypedFunc<(u32, u32), u32>>,
+    pub(crate) response_body: Export<TypedFunc<(u32, u32, u32), u32>>,
+    pub(crate) response_trailers: Export<TypedFunc<(u32, u32), u32>>,
+    pub(crate) response_metadata: Export<TypedFunc<(u32, u32), u32>>,
+    pub(crate) http_call_response: Export<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
+    pub(crate) grpc_receive_initial_metadata: Export<TypedFunc<(u32, u32, u32), ()>>,
+    pub(crate) grpc_receive: Export<TypedFunc<(u32, u32, u32), ()>>,
+    pub(crate) grpc_receive_trailing_metadata: Export<TypedFunc<(u32, u32, u32), ()>>,
+    pub(crate) grpc_close: Export<TypedFunc<(u32, u32, u32), ()>>,
+    pub(crate) queue_ready: Export<TypedFunc<(u32, u32), ()>>,
+    pub(crate) foreign_function: Export<TypedFunc<(u32, u32, u32), ()>>,
+    pub(crate) done: Export<TypedFunc<u32, u32>>,
+    pub(crate) log: Export<TypedFunc<u32, ()>>,
+    pub(crate) delete: Export<TypedFunc<u32, ()>>,
 }

@@ -5,6 +5,7 @@
 //! missed deadline or exit buries the instance: no callback runs again, its callouts are cancelled and its streams are woken to meet the
 //! failure policy. Starting another one is [`crate::Filter`]'s decision.
 
+mod calls;
 pub(crate) mod contexts;
 mod exports;
 mod start;
@@ -17,11 +18,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Instance, Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::binding::Binding;
-use crate::callout::{CallKind, Delivered, Event};
-use crate::codec::Pairs;
+use crate::callout::Event;
+use crate::engine::Ticker;
 use crate::host::{self, Headers, SharedHost, Side};
 use crate::metrics::Shard;
 use crate::stats::{Callback, Counter, Level, StatsShard};
@@ -29,7 +30,7 @@ use crate::stream::Close;
 use crate::sync::lock;
 use crate::time::Nanos;
 use contexts::{Context, StreamRef};
-use exports::{Exports, OnHeaders};
+use exports::{Export, Exports, OnHeaders};
 pub use start::StartError;
 use state::{Mode, State};
 pub use trap::Trap;
@@ -66,33 +67,45 @@ impl std::fmt::Debug for Vm {
 struct Core {
     store: Store<State>,
     exports: Exports,
-    /// Deadline of a callback in epochs.
+    instance: Instance,
+    bounds: Bounds,
+}
+
+/// What a callback may use.
+struct Bounds {
+    ticker: Ticker,
+    /// In epochs.
     deadline: u64,
+    /// Bytes it may hand to the host.
     output: usize,
 }
 
-type Typed<P, R> = Option<TypedFunc<P, R>>;
+type Typed<P, R> = Export<TypedFunc<P, R>>;
+/// Picks a callback out of all.
+type Pick<P, R> = fn(&Exports) -> &Typed<P, R>;
 
 impl Core {
     /// Runs one guest function under a deadline, with `context` in effect.
     #[inline]
     fn enter<R>(
-        &mut self,
+        store: &mut Store<State>,
+        bounds: &Bounds,
         callback: Callback,
         context: u32,
-        run: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
+        run: impl FnOnce(&mut Store<State>) -> wasmtime::Result<R>,
     ) -> wasmtime::Result<R> {
-        self.store.set_epoch_deadline(self.deadline);
-        let state = self.store.data_mut();
-        state.binding.engine().ticker().touch();
-        state.overdue = state.clock.after(self.deadline);
+        bounds.ticker.touch();
+        store.set_epoch_deadline(bounds.deadline);
+        let state = store.data_mut();
+        state.overdue = state.clock.after(bounds.deadline);
         state.mode = Mode::Running;
+        state.callback = callback;
         state.context = context;
         state.effective = context;
-        state.output_left = self.output;
+        state.output_left = bounds.output;
         let started = state.stats.begin(callback);
-        let result = run(&self.exports, &mut self.store);
-        let state = self.store.data_mut();
+        let result = run(store);
+        let state = store.data_mut();
         state.effective = 0;
         if let Some(started) = started {
             state.stats.end(callback, started.elapsed());
@@ -103,7 +116,7 @@ impl Core {
         result
     }
 
-    /// The same for a callback that may not exist: `None` if it does not.
+    /// Calls a callback: `None` if the module has none.
     #[inline]
     fn call<P: WasmParams, R: WasmResults>(
         &mut self,
@@ -112,10 +125,9 @@ impl Core {
         pick: impl Fn(&Exports) -> &Typed<P, R>,
         params: P,
     ) -> wasmtime::Result<Option<R>> {
-        if pick(&self.exports).is_none() {
-            return Ok(None);
-        }
-        self.enter(callback, context, |exports, store| pick(exports).as_ref().map(|func| func.call(store, params)).transpose())
+        let Self { store, exports, instance, bounds } = self;
+        let Some(func) = pick(exports).get(store, instance, callback.name()) else { return Ok(None) };
+        Self::enter(store, bounds, callback, context, |store| func.call(store, params)).map(Some)
     }
 
     #[inline]
@@ -123,14 +135,13 @@ impl Core {
         &mut self,
         callback: Callback,
         context: u32,
-        pick: impl Fn(&Exports) -> &Option<OnHeaders>,
+        pick: impl Fn(&Exports) -> &Export<OnHeaders>,
         count: u32,
         end: bool,
     ) -> wasmtime::Result<Option<u32>> {
-        if pick(&self.exports).is_none() {
-            return Ok(None);
-        }
-        self.enter(callback, context, |exports, store| pick(exports).as_ref().map(|func| func.call(store, context, count, end)).transpose())
+        let Self { store, exports, instance, bounds } = self;
+        let Some(func) = pick(exports).get(store, instance, callback.name()) else { return Ok(None) };
+        Self::enter(store, bounds, callback, context, |store| func.call(store, context, count, end)).map(Some)
     }
 }
 
@@ -145,7 +156,7 @@ impl Vm {
 
     /// Runs `work` in the instance, buries it on a trap, and afterwards delivers what arrived meanwhile.
     #[inline]
-    fn with<R>(&self, callback: Callback, work: impl FnOnce(&mut Core) -> wasmtime::Result<R>) -> Result<R, Dead> {
+    fn with<R>(&self, work: impl FnOnce(&mut Core) -> wasmtime::Result<R>) -> Result<R, Dead> {
         let result = {
             let Ok(mut guard) = self.core.try_borrow_mut() else { return Err(Dead) };
             let Some(core) = guard.as_mut() else { return Err(Dead) };
@@ -159,7 +170,7 @@ impl Vm {
                 Ok(value)
             }
             Err(error) => {
-                self.bury(callback, &error);
+                self.bury(&error);
                 Err(Dead)
             }
         }
@@ -167,16 +178,16 @@ impl Vm {
 
     /// Ends the instance after a trap. Its streams meet the failure policy when they wake.
     #[cold]
-    fn bury(&self, callback: Callback, error: &wasmtime::Error) {
+    fn bury(&self, error: &wasmtime::Error) {
         self.dead.set(true);
         let Some(mut core) = self.core.borrow_mut().take() else { return };
         let state = core.store.data_mut();
-        let trap = Trap::classify(&self.binding, callback, error, state);
+        let trap = Trap::classify(&self.binding, error, state);
         start::count(state, &trap);
         state.tell(host::Level::Error, &trap.to_string());
         let streams = self.take_apart(core);
         for stream in streams {
-            stream.cell.wake();
+            stream.cell.instance_died(stream.stage);
         }
     }
 
@@ -195,11 +206,11 @@ impl Vm {
     // === streams ===
 
     /// Creates the context of a stream, under the root of the binding's own configuration (0) or of a variant (1…).
-    pub(crate) fn open(&self, stream: StreamRef, variant: usize) -> Result<u32, Dead> {
-        let context = self.with(Callback::ContextCreate, |core| {
+    pub(crate) fn open(&self, mut stream: StreamRef, variant: usize) -> Result<u32, Dead> {
+        let context = self.with(|core| {
             let state = core.store.data_mut();
             let root = state.roots.get(variant).or(state.roots.first()).map_or(0, |root| root.id);
-            stream.cell.set_root(stream.stage, root);
+            stream.root = root;
             let context = state.contexts.insert(Context::Stream(stream));
             state.stats.shift(Level::LiveContexts, 1);
             self.streams.set(self.streams.get() + 1);
@@ -210,206 +221,75 @@ impl Vm {
     }
 
     pub(crate) fn log(&self, context: u32) -> Result<(), Dead> {
-        self.with(Callback::Log, |core| core.call(Callback::Log, context, |exports| &exports.log, context)).map(drop)
+        self.with(|core| core.call(Callback::Log, context, |exports| &exports.log, context)).map(drop)
     }
 
     /// `on_done`, `on_delete`, and the end of everything the context had started.
     pub(crate) fn close(&self, context: u32) -> Result<(), Dead> {
-        let done = self.with(Callback::Done, |core| core.call(Callback::Done, context, |exports| &exports.done, context));
-        let deleted = match done {
-            Ok(_) => self.with(Callback::Delete, |core| core.call(Callback::Delete, context, |exports| &exports.delete, context)),
-            Err(Dead) => Err(Dead),
-        };
-        if let Ok(Some(core)) = self.core.try_borrow_mut().as_deref_mut() {
+        self.with(|core| {
+            core.call(Callback::Done, context, |exports| &exports.done, context)?;
+            core.call(Callback::Delete, context, |exports| &exports.delete, context)?;
             let state = core.store.data_mut();
             state.cancel_calls_of(context);
             if state.contexts.remove(context).is_some() {
                 state.stats.shift(Level::LiveContexts, -1);
                 self.streams.set(self.streams.get().saturating_sub(1));
             }
-        }
-        deleted.map(drop)
+            Ok(())
+        })
     }
 
     /// The head of a message; for TCP, the new connection. `None`: the filter does not look at it.
     #[inline]
     pub(crate) fn on_head(&self, context: u32, side: Side, tcp: bool, count: u32, end: bool) -> Result<Option<u32>, Dead> {
         match (tcp, side) {
-            (false, Side::Request) => self.with(Callback::RequestHeaders, |core| {
-                core.call_headers(Callback::RequestHeaders, context, |exports| &exports.request_headers, count, end)
-            }),
-            (false, Side::Response) => self.with(Callback::ResponseHeaders, |core| {
-                core.call_headers(Callback::ResponseHeaders, context, |exports| &exports.response_headers, count, end)
-            }),
-            (true, Side::Request) => self.with(Callback::NewConnection, |core| {
-                core.call(Callback::NewConnection, context, |exports| &exports.new_connection, context)
-            }),
+            (false, Side::Request) => {
+                self.with(|core| core.call_headers(Callback::RequestHeaders, context, |exports| &exports.request_headers, count, end))
+            }
+            (false, Side::Response) => {
+                self.with(|core| core.call_headers(Callback::ResponseHeaders, context, |exports| &exports.response_headers, count, end))
+            }
+            (true, Side::Request) => {
+                self.with(|core| core.call(Callback::NewConnection, context, |exports| &exports.new_connection, context))
+            }
             (true, Side::Response) => Ok(None),
         }
     }
 
     pub(crate) fn on_body(&self, context: u32, side: Side, tcp: bool, size: u32, end: bool) -> Result<Option<u32>, Dead> {
         let params = (context, size, u32::from(end));
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32, u32), u32>) = match (tcp, side) {
+        let (callback, pick): (Callback, Pick<(u32, u32, u32), u32>) = match (tcp, side) {
             (false, Side::Request) => (Callback::RequestBody, |exports| &exports.request_body),
             (false, Side::Response) => (Callback::ResponseBody, |exports| &exports.response_body),
             (true, Side::Request) => (Callback::DownstreamData, |exports| &exports.downstream_data),
             (true, Side::Response) => (Callback::UpstreamData, |exports| &exports.upstream_data),
         };
-        self.with(callback, |core| core.call(callback, context, pick, params))
+        self.with(|core| core.call(callback, context, pick, params))
     }
 
     pub(crate) fn on_trailers(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), u32>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), u32>) = match side {
             Side::Request => (Callback::RequestTrailers, |exports| &exports.request_trailers),
             Side::Response => (Callback::ResponseTrailers, |exports| &exports.response_trailers),
         };
-        self.with(callback, |core| core.call(callback, context, pick, (context, count)))
+        self.with(|core| core.call(callback, context, pick, (context, count)))
     }
 
     pub(crate) fn on_metadata(&self, context: u32, side: Side, count: u32) -> Result<Option<u32>, Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), u32>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), u32>) = match side {
             Side::Request => (Callback::RequestMetadata, |exports| &exports.request_metadata),
             Side::Response => (Callback::ResponseMetadata, |exports| &exports.response_metadata),
         };
-        self.with(callback, |core| core.call(callback, context, pick, (context, count)))
+        self.with(|core| core.call(callback, context, pick, (context, count)))
     }
 
     /// A TCP connection closed on one side.
     pub(crate) fn on_connection_close(&self, context: u32, side: Side, by: Close) -> Result<(), Dead> {
-        let (callback, pick): (Callback, fn(&Exports) -> &Typed<(u32, u32), ()>) = match side {
+        let (callback, pick): (Callback, Pick<(u32, u32), ()>) = match side {
             Side::Request => (Callback::DownstreamClose, |exports| &exports.downstream_close),
             Side::Response => (Callback::UpstreamClose, |exports| &exports.upstream_close),
         };
-        self.with(callback, |core| core.call(callback, context, pick, (context, by as u32))).map(drop)
-    }
-
-    // === callouts ===
-
-    pub(crate) fn waits_for(&self, token: u32) -> bool {
-        match self.core.try_borrow() {
-            Ok(core) => core.as_ref().is_some_and(|core| core.store.data().calls.get(token).is_some()),
-            Err(_) => !self.is_dead(),
-        }
-    }
-
-    /// Something happened on a callout. Told to the guest now, or after the callback it is in.
-    pub(crate) fn deliver(&self, token: u32, event: Event) {
-        if self.is_dead() {
-            return;
-        }
-        // Not there yet: it is still being started.
-        let ready = self.core.try_borrow_mut().is_ok_and(|core| core.is_some());
-        if ready {
-            self.deliver_now(token, event);
-        } else {
-            self.deferred.borrow_mut().push_back((token, event));
-        }
-    }
-
-    /// Delivers what arrived while the guest ran: not from inside another delivery, and not for ever, though a host that answers callouts at
-    /// once and a guest that asks again at each answer would go on. What is left is for the next time.
-    #[cold]
-    fn run_deferred(&self) {
-        const MOST: u32 = 100;
-        if self.delivering.replace(true) {
-            return;
-        }
-        for _ in 0..MOST {
-            let Some((token, event)) = ({ self.deferred.borrow_mut().pop_front() }) else { break };
-            self.deliver_now(token, event);
-        }
-        self.delivering.set(false);
-        if !self.deferred.borrow().is_empty()
-            && let Ok(Some(core)) = self.core.try_borrow().as_deref()
-        {
-            core.store.data().host.timer_changed();
-        }
-    }
-
-    fn deliver_now(&self, token: u32, event: Event) {
-        let pending = match self.core.borrow().as_ref().map(|core| core.store.data().calls.get(token)) {
-            Some(Some(pending)) => pending,
-            _ => return,
-        };
-        let root = pending.root;
-        match (pending.kind, event) {
-            (CallKind::Http, Event::Http(reply)) => {
-                let counts = [reply.headers.len(), reply.body.len(), reply.trailers.len()].map(|count| count as u32);
-                let status = (0, "");
-                let maps = [None, None, Some(Pairs(reply.headers)), Some(Pairs(reply.trailers))];
-                let callback = Callback::HttpCallResponse;
-                self.answer(callback, (token, true), Delivered { maps, body: Some(reply.body), message: None }, status, |core| {
-                    let params = (root, token, counts[0], counts[1], counts[2]);
-                    core.call(callback, root, |exports| &exports.http_call_response, params).map(drop)
-                });
-            }
-            (CallKind::Http, Event::Failed(code, reason)) => {
-                let callback = Callback::HttpCallResponse;
-                self.answer(callback, (token, true), Delivered::default(), (code, &reason), |core| {
-                    let params = (root, token, 0, 0, 0);
-                    core.call(callback, root, |exports| &exports.http_call_response, params).map(drop)
-                });
-            }
-            (CallKind::GrpcStream, Event::GrpcInitialMetadata(metadata)) => {
-                let count = metadata.len() as u32;
-                let maps = [Some(Pairs(metadata)), None, None, None];
-                let callback = Callback::GrpcInitialMetadata;
-                self.answer(callback, (token, false), Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
-                    let params = (root, token, count);
-                    core.call(callback, root, |exports| &exports.grpc_receive_initial_metadata, params).map(drop)
-                });
-            }
-            (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcMessage(message)) => {
-                let size = message.len() as u32;
-                let last = pending.kind == CallKind::GrpcUnary;
-                let callback = Callback::GrpcReceive;
-                self.answer(callback, (token, last), Delivered { message: Some(message), ..Delivered::default() }, (0, ""), |core| {
-                    core.call(callback, root, |exports| &exports.grpc_receive, (root, token, size)).map(drop)
-                });
-            }
-            (CallKind::GrpcStream, Event::GrpcTrailingMetadata(metadata)) => {
-                let count = metadata.len() as u32;
-                let maps = [None, Some(Pairs(metadata)), None, None];
-                let callback = Callback::GrpcTrailingMetadata;
-                self.answer(callback, (token, false), Delivered { maps, ..Delivered::default() }, (0, ""), |core| {
-                    let params = (root, token, count);
-                    core.call(callback, root, |exports| &exports.grpc_receive_trailing_metadata, params).map(drop)
-                });
-            }
-            (CallKind::GrpcStream | CallKind::GrpcUnary, Event::GrpcClosed(status, message) | Event::Failed(status, message)) => {
-                // A unary call that closes well without an answer is a broken peer: INTERNAL.
-                let status = if pending.kind == CallKind::GrpcUnary && status == 0 { 13 } else { status };
-                let callback = Callback::GrpcClose;
-                self.answer(callback, (token, true), Delivered::default(), (status, &message), |core| {
-                    core.call(callback, root, |exports| &exports.grpc_close, (root, token, status)).map(drop)
-                });
-            }
-            // Unary calls have no metadata callbacks, and an answer of the wrong protocol is nobody's.
-            _ => {}
-        }
-    }
-
-    fn answer(
-        &self,
-        callback: Callback,
-        (token, last): (u32, bool),
-        delivered: Delivered,
-        status: (u32, &str),
-        call: impl FnOnce(&mut Core) -> wasmtime::Result<()>,
-    ) {
-        let _ = self.with(callback, |core| {
-            let state = core.store.data_mut();
-            if last {
-                state.calls.remove(token);
-                state.stats.shift(Level::PendingCallouts, -1);
-            }
-            state.delivered = Some(Rc::new(delivered));
-            state.status = (status.0, status.1.into());
-            let result = call(core);
-            core.store.data_mut().delivered = None;
-            result
-        });
+        self.with(|core| core.call(callback, context, pick, (context, by as u32))).map(drop)
     }
 
     // === roots ===
@@ -423,7 +303,7 @@ impl Vm {
         };
         let mut next = more.then_some(now);
         for index in 0..roots {
-            let result = self.with(Callback::Tick, |core| {
+            let result = self.with(|core| {
                 let root = &mut core.store.data_mut().roots[index];
                 if root.period == 0 || root.due > now {
                     return Ok(root.due_if_running());
@@ -453,7 +333,7 @@ impl Vm {
             let Some((queue, count)) = take_some(&mut lock(&announced), left) else { return false };
             left -= count;
             for _ in 0..count {
-                let told = self.with(Callback::QueueReady, |core| {
+                let told = self.with(|core| {
                     let root = core.store.data().roots.first().map_or(0, |root| root.id);
                     core.call(Callback::QueueReady, root, |exports| &exports.queue_ready, (root, queue))
                 });
@@ -467,7 +347,7 @@ impl Vm {
 
     /// The proxy calls a foreign function of the filter: `proxy_on_foreign_function`, arguments in buffer 8.
     pub(crate) fn call_foreign(&self, function: u32, arguments: Bytes) -> Result<(), Dead> {
-        self.with(Callback::ForeignFunction, |core| {
+        self.with(|core| {
             let state = core.store.data_mut();
             let root = state.roots.first().map_or(0, |root| root.id);
             let size = arguments.len() as u32;
@@ -480,7 +360,7 @@ impl Vm {
 
     /// Tells the root contexts to finish. `true`: they have; otherwise ask [`Vm::has_finished`] again later.
     pub(crate) fn finish_roots(&self) -> bool {
-        let _ = self.with(Callback::Done, |core| {
+        let _ = self.with(|core| {
             for index in 0..core.store.data().roots.len() {
                 let root = &mut core.store.data_mut().roots[index];
                 root.period = 0;
@@ -505,7 +385,7 @@ impl Vm {
 
     /// Deletes the root contexts and drops the instance.
     pub(crate) fn end(&self) {
-        let _ = self.with(Callback::Delete, |core| {
+        let _ = self.with(|core| {
             for index in (0..core.store.data().roots.len()).rev() {
                 let id = core.store.data().roots[index].id;
                 core.call(Callback::Delete, id, |exports| &exports.delete, id)?;

@@ -16,7 +16,7 @@ use crate::vm::contexts::Context;
 use crate::vm::exports::Exports;
 use crate::vm::state::{Root, State};
 use crate::vm::trap::{Exit, Trap};
-use crate::vm::{Core, Vm, WorkerParts};
+use crate::vm::{Bounds, Core, Vm, WorkerParts};
 
 /// Why an instance could not be started.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -66,17 +66,17 @@ impl Vm {
         let mut starting = Starting::new(binding, parts, self.me.clone());
         let instance = starting.instantiate()?;
         starting.run_entry(&instance)?;
-        let Starting { mut store, .. } = starting;
-        let exports = Exports::find(&mut store, &instance);
+        let Starting { store, .. } = starting;
         let ticker = binding.engine().ticker();
-        let mut core = Core { store, exports, deadline: ticker.epochs(limits.start_deadline), output: limits.host_output };
+        let bounds = Bounds { ticker: ticker.clone(), deadline: ticker.epochs(limits.start_deadline), output: limits.host_output };
+        let mut core = Core { store, exports: Exports::default(), instance, bounds };
         for index in 0..=binding.config().variants.len() {
             if let Err(error) = configure(binding, &mut core, index) {
                 core.store.data_mut().release();
                 return Err(error);
             }
         }
-        core.deadline = ticker.epochs(limits.callback_deadline);
+        core.bounds.deadline = ticker.epochs(limits.callback_deadline);
         let state = core.store.data_mut();
         state.started = true;
         state.account_growth(true);
@@ -98,23 +98,23 @@ fn configure(binding: &Arc<Binding>, core: &mut Core, index: usize) -> Result<()
         |callback| StartError::Refused { binding: config.name.clone(), callback, variant: variant.map(|variant| variant.name.clone()) };
 
     let created = core.call(Callback::ContextCreate, root, |exports| &exports.context_create, (root, 0));
-    trapped(binding, core, Callback::ContextCreate, created)?;
+    trapped(binding, core, created)?;
     let vm_size = config.vm_configuration.len() as u32;
     let started = core.call(Callback::VmStart, root, |exports| &exports.vm_start, (root, vm_size));
-    if trapped(binding, core, Callback::VmStart, started)? == Some(0) {
+    if trapped(binding, core, started)? == Some(0) {
         return Err(refused("proxy_on_vm_start"));
     }
     let configured = core.call(Callback::Configure, root, |exports| &exports.configure, (root, size));
-    if trapped(binding, core, Callback::Configure, configured)? == Some(0) {
+    if trapped(binding, core, configured)? == Some(0) {
         return Err(refused("proxy_on_configure"));
     }
     Ok(())
 }
 
-fn trapped<R>(binding: &Binding, core: &mut Core, callback: Callback, result: wasmtime::Result<R>) -> Result<R, Trap> {
+fn trapped<R>(binding: &Binding, core: &mut Core, result: wasmtime::Result<R>) -> Result<R, Trap> {
     result.map_err(|error| {
         let state = core.store.data();
-        let trap = Trap::classify(binding, callback, &error, state);
+        let trap = Trap::classify(binding, &error, state);
         count(state, &trap);
         trap
     })
@@ -148,7 +148,7 @@ impl<'a> Starting<'a> {
 
     fn trap(&self, error: &wasmtime::Error) -> Trap {
         let state = self.store.data();
-        let trap = Trap::classify(self.binding, Callback::Start, error, state);
+        let trap = Trap::classify(self.binding, error, state);
         state.stats.count_by(Counter::GrowthRefused, state.limiter.refused.into());
         count(state, &trap);
         trap

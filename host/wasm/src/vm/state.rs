@@ -15,9 +15,10 @@ use crate::callout::{Calls, Delivered};
 use crate::engine::Clock;
 use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
+use crate::properties::Properties;
 use crate::rate::TokenBucket;
 use crate::shared::Notifier;
-use crate::stats::{Counter, Level as Gauge, StatsShard};
+use crate::stats::{Callback, Counter, Level as Gauge, StatsShard};
 use crate::sync::lock;
 use crate::time::Nanos;
 use crate::vm::contexts::{Contexts, StreamRef};
@@ -54,10 +55,13 @@ pub(crate) struct State {
     pub(crate) metrics: Rc<Shard>,
 
     pub(crate) mode: Mode,
+    /// The callback that runs, or ran last.
+    pub(crate) callback: Callback,
     /// The context that the running callback is for, and the one that host calls act on.
     pub(crate) context: u32,
     pub(crate) effective: u32,
     pub(crate) output_left: usize,
+    pub(crate) output_limit: usize,
     /// The epoch's clock, and when on it the running callback's deadline is past: compiled code looks at it in loops and at function calls,
     /// host functions that take long by themselves.
     pub(crate) clock: Clock,
@@ -80,7 +84,7 @@ pub(crate) struct State {
     /// The queues that it registered or resolved: the only ones that it may use. Numbers are easily guessed.
     pub(crate) queues: Vec<u32>,
     pub(crate) announced: Announced,
-    pub(crate) properties: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) properties: Properties,
     pub(crate) scratch: Vec<u8>,
     /// Buffered, unterminated output of `fd_write`.
     pub(crate) console: [Vec<u8>; 2],
@@ -96,6 +100,7 @@ impl State {
         Self {
             limiter: MemoryLimit { ceiling: limits.memory, now: 0, known: 0, tables: 0, refused: 0 },
             output_left: limits.host_output,
+            output_limit: limits.host_output,
             host: parts.host.clone(),
             stats: parts.stats.clone(),
             metrics: parts.metrics.clone(),
@@ -103,6 +108,7 @@ impl State {
             mode: Mode::Starting,
             clock: binding.engine().ticker().clock(),
             overdue: u64::MAX,
+            callback: Callback::Start,
             started: false,
             context: 0,
             effective: 0,
@@ -117,7 +123,7 @@ impl State {
             notifier: None,
             queues: Vec::new(),
             announced: Announced::default(),
-            properties: Vec::new(),
+            properties: Properties::default(),
             scratch: Vec::new(),
             console: Default::default(),
             log_rate,
@@ -141,7 +147,7 @@ impl State {
         for id in [self.effective, self.context] {
             match self.contexts.get(id) {
                 Some(Context::Root) => return id,
-                Some(Context::Stream(stream)) => return stream.cell.root_of(stream.stage),
+                Some(Context::Stream(stream)) => return stream.root,
                 None => {}
             }
         }

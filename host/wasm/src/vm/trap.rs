@@ -45,12 +45,12 @@ pub(crate) struct Exit(pub(crate) i32);
 
 impl Trap {
     #[cold]
-    pub(crate) fn classify(binding: &Binding, callback: Callback, error: &wasmtime::Error, state: &State) -> Self {
+    pub(crate) fn classify(binding: &Binding, error: &wasmtime::Error, state: &State) -> Self {
         let (kind, cause) = cause(error, state);
         Self {
             binding: binding.config().name.clone(),
             module: binding.module().describe(),
-            callback,
+            callback: state.callback,
             kind,
             cause,
             backtrace: backtrace(error),

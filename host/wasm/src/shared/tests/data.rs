@@ -1,3 +1,5 @@
+//! Shared data: compare-and-swap, expiry, eviction.
+
 use super::*;
 
 #[test]

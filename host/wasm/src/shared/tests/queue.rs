@@ -1,3 +1,5 @@
+//! Queues: order, bounds, and who is told.
+
 use super::*;
 
 fn ignore() -> Notifier {
