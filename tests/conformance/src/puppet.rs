@@ -2,7 +2,8 @@
 //!
 //! It imports every function of the host and exports every callback of HTTP streams. A callback calls the foreign function `puppet.next` with its
 //! number, the puppet's instance number and its own arguments, gets a [`Program`], makes the program's calls, hands them back with their statuses
-//! to `puppet.done`, and then returns the program's answer or traps. Without a program it lets everything pass.
+//! to `puppet.done`, and then returns the program's answer or traps. Without a program it lets everything pass. Whoever cannot trust the puppet's
+//! memory, because its programs may write anywhere, listens to `puppet.did`, which hears of every call right after it.
 //!
 //! What it deliberately does not do: decide, or check, anything.
 
@@ -85,12 +86,6 @@ impl Call {
         Self { function, args }
     }
 
-    /// Which host function it calls.
-    #[must_use]
-    pub fn function(&self) -> u32 {
-        self.function
-    }
-
     /// Shows the host, in `puppet.see`, the bytes that the call before this one got.
     #[must_use]
     pub fn see() -> Self {
@@ -169,7 +164,8 @@ pub fn outcomes(report: &[u8]) -> Vec<Outcome> {
         let at = (HEADER + RECORD * index) as usize;
         Outcome { status: word(report, at), out: [word(report, at + OUT as usize), word(report, at + OUT as usize + 4)] }
     };
-    (0..word(report, 0)).map(one).collect()
+    let whole = report.len().saturating_sub(HEADER as usize) / RECORD as usize;
+    (0..word(report, 0).min(whole as u32)).map(one).collect()
 }
 
 /// What `puppet.next` was handed: the callback's number, the instance's number, the arguments.
@@ -177,6 +173,12 @@ pub fn outcomes(report: &[u8]) -> Vec<Outcome> {
 pub fn asked(arguments: &[u8]) -> (usize, u32, [u32; 5]) {
     let args = [8, 12, 16, 20, 24].map(|at| word(arguments, at));
     (word(arguments, 0) as usize, word(arguments, 4), args)
+}
+
+/// What `puppet.did` was handed: the function's number and the status it answered.
+#[must_use]
+pub fn did(arguments: &[u8]) -> (u32, u32) {
+    (word(arguments, 0), word(arguments, 4))
 }
 
 /// A header map as the ABI writes it.
@@ -249,12 +251,13 @@ pub fn wasm() -> Vec<u8> {
     wat::parse_str(wat()).expect("the puppet is valid")
 }
 
-// Memory: 0x40 names; 0x80 pointer and size of what a foreign function answered; 0x100 what `puppet.next` is told; 0x1000 the program.
+// Memory: 0x40 names, written anew in every callback, since a program may write anywhere; 0x80 pointer and size of what a foreign function
+// answered; 0x100 what `puppet.next` is told; 0x1000 the program.
 const PUPPET: &str = r#"(module
 {{imports}}
 (type $stub (func (param i32) (result i32)))
 (memory (export "memory") 4 4)
-(data (i32.const 0x40) "puppet.next") (data (i32.const 0x50) "puppet.see") (data (i32.const 0x60) "puppet.done")
+(data $names "puppet.next\00\00\00\00\00puppet.see\00\00\00\00\00\00puppet.done\00\00\00\00\00puppet.did")
 (table funcref (elem{{names}}))
 (global $instance (mut i32) (i32.const 0))
 (global $free (mut i32) (i32.const 0x1000))
@@ -274,13 +277,22 @@ const PUPPET: &str = r#"(module
   (local.get $at))
 {{stubs}}
 (func $record (param $r i32)
+  (local $function i32) (local $status i32)
   (if (i32.eq (i32.load (local.get $r)) (i32.const 0xffff))
     (then (drop (call $foreign (i32.const 0x50) (i32.const 10)
       (i32.load (i32.sub (local.get $r) (i32.const 8))) (i32.load (i32.sub (local.get $r) (i32.const 4)))
       (i32.const 0) (i32.const 0))))
-    (else (i32.store (local.get $r) (call_indirect (type $stub) (local.get $r) (i32.load (local.get $r)))))))
+    (else
+      (local.set $function (i32.load (local.get $r)))
+      (local.set $status (call_indirect (type $stub) (local.get $r) (local.get $function)))
+      (i32.store (local.get $r) (local.get $status))
+      (memory.init $names (i32.const 0x40) (i32.const 0) (i32.const 58))
+      (i32.store (i32.const 0x100) (local.get $function))
+      (i32.store (i32.const 0x104) (local.get $status))
+      (drop (call $foreign (i32.const 0x70) (i32.const 10) (i32.const 0x100) (i32.const 8) (i32.const 0) (i32.const 0))))))
 (func $enter (param $callback i32) (param $a i32) (param $b i32) (param $c i32) (param $d i32) (param $e i32) (param $neutral i32) (result i32)
   (local $p i32) (local $r i32) (local $count i32)
+  (memory.init $names (i32.const 0x40) (i32.const 0) (i32.const 58))
   (global.set $free (i32.const 0x1000))
   (global.set $lie (i32.const 0))
   (global.set $nested (i32.const 0))

@@ -8,85 +8,139 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arbitrary::Arbitrary;
 use bytes::Bytes;
-use weir_conformance::puppet::{self, Arg, Call, Outcome, Program};
+use weir_conformance::puppet::{self, Arg, Call, Program};
 use weir_sdk_testing::{MemoryHost, MemoryStream};
 use weir_wasm::module::provided;
 use weir_wasm::stats::Level;
-use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, Foreign, HttpReply, Kind, MessageMap, Side, Stream, Upstreams};
+use weir_wasm::{
+    Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, Foreign, HttpReply, Kind, MessageMap, Side, Stream, Upstreams,
+};
 
-/// One argument of a host call.
-#[derive(Arbitrary, Clone, Debug)]
-pub enum Piece {
-    /// A small number: enumerations, counts, tokens.
-    Small(u8),
-    /// Any number: pointers and lengths, sound or not.
-    Word(u32),
-    /// A pointer to these bytes, and their length.
-    Bytes(Vec<u8>),
-    /// The same for a word that means something to the host.
-    Known(u8),
-    /// The same for a map.
-    Map(Vec<(u8, u8)>),
-    /// Where the call may leave a result.
-    Out(bool),
-}
-
-/// A host call.
-#[derive(Arbitrary, Clone, Debug)]
-pub struct Raw {
-    function: u8,
-    pieces: Vec<Piece>,
-}
-
-/// What the puppet does in one callback.
-#[derive(Arbitrary, Clone, Debug)]
-pub struct Turn {
-    calls: Vec<Raw>,
-    answer: u8,
-    trap: bool,
-    lie: Option<u32>,
-    nested: Option<u8>,
-}
-
-const KNOWN: [&str; 24] = [
-    ":method", ":path", ":authority", ":status", "content-length", "x-a", "X-A", "up", "request\0path", "request\0headers\0x-a",
-    "response\0code", "plugin_name", "wasm.a", "filter_state\0wasm.a", "compress", "uncompress", "weir.metric.define", "weir.shared.set",
-    "weir.shared.add", "set_envoy_filter_state", "key", "value", "delta", "12",
+/// Words that mean something to the host.
+const KNOWN: [&str; 32] = [
+    ":method",
+    ":path",
+    ":authority",
+    ":status",
+    "content-length",
+    "x-a",
+    "X-A",
+    "up",
+    "GET",
+    "/",
+    "12",
+    "bad\nvalue",
+    "request\0path",
+    "request\0headers\0x-a",
+    "response\0code",
+    "request\0time",
+    "connection\0mtls",
+    "plugin_name",
+    "wasm.a",
+    "filter_state\0wasm.a",
+    "compress",
+    "uncompress",
+    "clear_route_cache",
+    "weir.metric.define",
+    "weir.shared.set",
+    "weir.shared.add",
+    "weir.shared.delete",
+    "set_envoy_filter_state",
+    "type",
+    "name",
+    "key",
+    "counter",
 ];
+/// Numbers on which pointers and lengths turn.
+const EDGES: [u32; 8] = [u32::MAX, puppet::MEMORY - 1, puppet::MEMORY, puppet::BASE, puppet::BASE + 32, 0x80, 1 << 31, 1 << 20];
 
-impl Raw {
-    fn to_call(&self, functions: &[u32]) -> Call {
-        let word = |at: u8| KNOWN[usize::from(at) % KNOWN.len()];
-        let args = self.pieces.iter().take(12).map(|piece| match piece {
-            Piece::Small(number) => Arg::Value((*number).into()),
-            Piece::Word(number) => Arg::Value((*number).into()),
-            Piece::Bytes(bytes) => Arg::Bytes(bytes.clone()),
-            Piece::Known(at) => Arg::Bytes(word(*at).as_bytes().to_vec()),
-            Piece::Map(pairs) => {
-                let pairs: Vec<_> = pairs.iter().map(|(name, value)| (word(*name), word(*value))).collect();
+/// Fuzz input as what the puppet does, read byte by byte so that a changed byte is a changed argument and little else.
+///
+/// A turn is a byte (low half: how many calls; high half: 12 and up traps, lets the allocator lie, calls from within the allocator, or both of
+/// these), a byte of answer, what the high half asks for, and the calls. A call is its function and its arguments: below 0x80 the number itself,
+/// 0x80 a u32, 0xa0 a known word, 0xc0 bytes, 0xe0 a map, 0xf0 where results go, 0xf8 an edge. Words, bytes and maps are two arguments, pointer
+/// and length.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> u8 {
+        let Some((&byte, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        byte
+    }
+
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    fn word(&mut self) -> u32 {
+        u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
+    }
+
+    fn known(&mut self, at: u8) -> &'static str {
+        KNOWN[usize::from(at) % KNOWN.len()]
+    }
+
+    fn arg(&mut self) -> Arg {
+        match self.byte() {
+            small @ 0..0x80 => Arg::Value(small.into()),
+            0x80..0xa0 => Arg::Value(self.word().into()),
+            known @ 0xa0..0xc0 => Arg::Bytes(self.known(known & 31).as_bytes().to_vec()),
+            length @ 0xc0..0xe0 => Arg::Bytes(self.take(usize::from(length & 31)).to_vec()),
+            pairs @ 0xe0..0xf0 => {
+                let pairs: Vec<u8> = self.take(usize::from(pairs & 15) * 2).to_vec();
+                let pairs: Vec<_> = pairs.chunks_exact(2).map(|pair| (self.known(pair[0]), self.known(pair[1]))).collect();
                 Arg::Bytes(puppet::map(&pairs))
             }
-            Piece::Out(second) => Arg::Out((*second).into()),
-        });
-        Call::new(functions[usize::from(self.function) % functions.len()], args.collect())
+            which @ 0xf0..0xf8 => Arg::Out(u32::from(which & 1)),
+            edge => Arg::Value(EDGES[usize::from(edge & 7)].into()),
+        }
+    }
+
+    fn call(&mut self, functions: &[Function]) -> Call {
+        let function = functions[usize::from(self.byte()) % functions.len()];
+        let (mut args, mut count) = (Vec::new(), 0);
+        while count < function.params {
+            let arg = self.arg();
+            count += if matches!(arg, Arg::Bytes(_)) { 2 } else { 1 };
+            args.push(arg);
+        }
+        Call::new(function.number, args)
+    }
+
+    fn turn(&mut self, functions: &[Function]) -> Program {
+        let (flags, answer) = (self.byte(), self.byte() % 6);
+        let (mode, count) = (flags >> 4, usize::from(flags & 15));
+        let lie = if matches!(mode, 13 | 15) { self.word() } else { 0 };
+        let nested = if mode >= 14 && count > 0 { u32::from(self.byte()) % count as u32 + 1 } else { 0 };
+        let calls = (0..count).map(|_| self.call(functions)).collect();
+        Program { calls, answer: answer.into(), trap: mode == 12, instance: 0, lie, nested }
+    }
+
+    fn turns(&mut self, functions: &[Function]) -> VecDeque<Program> {
+        let mut turns = VecDeque::new();
+        while !self.0.is_empty() && turns.len() < 32 {
+            turns.push_back(self.turn(functions));
+        }
+        turns
     }
 }
 
-impl Turn {
-    /// The program, with calls to these host functions only.
-    fn to_program(&self, functions: &[u32]) -> Program {
-        let calls: Vec<Call> = self.calls.iter().take(24).map(|raw| raw.to_call(functions)).collect();
-        let nested = self.nested.map_or(0, |at| u32::from(at) % (calls.len() as u32 + 1));
-        Program { calls, answer: (self.answer % 6).into(), trap: self.trap, lie: self.lie.unwrap_or(0), nested, instance: 0 }
-    }
+/// A host function as the puppet knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Function {
+    /// As the puppet numbers it.
+    pub number: u32,
+    params: usize,
 }
 
-/// The numbers of the host functions that `wanted` picks by module and name.
-pub fn functions(wanted: impl Fn(&str, &str) -> bool) -> Vec<u32> {
+/// The host functions that `wanted` picks by module and name, in the order in which inputs number them.
+pub fn functions(wanted: impl Fn(&str, &str) -> bool) -> Vec<Function> {
     let all = provided().enumerate().filter(|(_, (module, name, _))| wanted(module, name));
-    all.map(|(index, _)| index as u32).collect()
+    all.map(|(index, (_, _, signature))| Function { number: index as u32, params: signature.params().len() }).collect()
 }
 
 /// A worker with the puppet on it.
@@ -94,9 +148,8 @@ pub struct Worker {
     host: Rc<MemoryHost>,
     chain: Chain,
     turns: Rc<RefCell<VecDeque<Program>>>,
-    /// What the host answered, call by call.
-    pub outcomes: Rc<RefCell<Vec<(u32, Outcome)>>>,
-    running: Rc<RefCell<Option<Program>>>,
+    /// What the host answered, call by call; other functions may be among them, since a program can overwrite itself. The function's number and the status.
+    pub outcomes: Rc<RefCell<Vec<(u32, u32)>>>,
 }
 
 impl Worker {
@@ -116,35 +169,25 @@ impl Worker {
         host.be_quiet();
         let filter = Filter::start(&binding, shared).expect("the puppet starts");
         let turns: Rc<RefCell<VecDeque<Program>>> = Rc::default();
-        let outcomes: Rc<RefCell<Vec<(u32, Outcome)>>> = Rc::default();
-        let running: Rc<RefCell<Option<Program>>> = Rc::default();
-        let (next, now) = (turns.clone(), running.clone());
-        host.provide("puppet.next", move |_| match next.borrow_mut().pop_front() {
-            Some(program) => {
-                let bytes = program.encode();
-                *now.borrow_mut() = Some(program);
-                Foreign::Done(bytes)
-            }
-            None => Foreign::Unknown,
+        let outcomes: Rc<RefCell<Vec<(u32, u32)>>> = Rc::default();
+        let next = turns.clone();
+        host.provide("puppet.next", move |_| {
+            next.borrow_mut().pop_front().map_or(Foreign::Unknown, |program| Foreign::Done(program.encode()))
         });
-        let (results, done) = (outcomes.clone(), running.clone());
-        host.provide("puppet.done", move |report| {
-            // Without a whole report the guest has overwritten its own program.
-            if let Some(program) = done.borrow_mut().take() {
-                let outcomes = puppet::outcomes(report).into_iter();
-                results.borrow_mut().extend(program.calls.iter().map(Call::function).zip(outcomes));
-            }
+        let did = outcomes.clone();
+        host.provide("puppet.did", move |call| {
+            did.borrow_mut().push(puppet::did(call));
             Foreign::Done(Vec::new())
         });
-        Self { host, chain: Chain::new(Kind::Http, vec![filter]), turns, outcomes, running }
+        Self { host, chain: Chain::new(Kind::Http, vec![filter]), turns, outcomes }
     }
 
-    /// Runs a request and its response through the puppet, which does `turns` meanwhile, one a callback.
-    pub fn run(&self, turns: &[Turn], functions: &[u32]) {
+    /// Runs a request and its response through the puppet, which meanwhile does what `input` says, a turn in each callback.
+    pub fn run(&self, input: &[u8], functions: &[Function]) {
         // Past every backoff: an instance that died has a successor.
         self.host.advance(Duration::from_secs(60));
         self.outcomes.borrow_mut().clear();
-        *self.turns.borrow_mut() = turns.iter().take(24).map(|turn| turn.to_program(functions)).collect();
+        *self.turns.borrow_mut() = Input(input).turns(functions);
         let mut stream = self.request();
         let filter = &self.chain.filters()[0];
         filter.run_timers();
@@ -163,7 +206,6 @@ impl Worker {
         stream.resume();
         drop(stream);
         self.turns.borrow_mut().clear();
-        self.running.borrow_mut().take();
         drop(self.host.take_callouts());
         self.host.cancelled.borrow_mut().clear();
         self.host.grpc_sent.borrow_mut().clear();

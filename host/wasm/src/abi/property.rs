@@ -184,10 +184,12 @@ fn set(caller: Caller<'_, State>, path: u32, path_length: u32, value: u32, value
 pub(super) fn set_property(state: &mut State, path: Path<'_>, value: &[u8]) {
     let kept = match state.stream().map(|stream| stream.cell.clone()) {
         Some(cell) => {
-            if let Ok(mut host) = cell.host.try_borrow_mut() {
+            let kept = cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.properties.set(path.without_prefix(), value));
+            // What is over the bound here would be over it in the proxy.
+            if kept && let Ok(mut host) = cell.host.try_borrow_mut() {
                 host.set_attribute(path, value);
             }
-            cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.properties.set(path.without_prefix(), value))
+            kept
         }
         None => state.properties.set(path.without_prefix(), value),
     };
