@@ -145,7 +145,7 @@ fn the_loader_answers_on_its_own_thread_and_a_failure_leaves_the_earlier_binding
     let engine = engine();
     let loader = Loader::start(&engine).unwrap();
     let (send, receive) = channel();
-    let mut load = |wat: &str| {
+    let load = |wat: &str| {
         let bytes = wat::parse_str(wat).unwrap().into();
         let request = LoadRequest { config: BindingConfig::new("test"), module: "test.wasm".into(), bytes, canary: None };
         let send = send.clone();
