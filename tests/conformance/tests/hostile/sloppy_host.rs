@@ -17,9 +17,9 @@ use crate::world::{guest, request_headers};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
-    InCall,
-    InCancel,
-    InLog,
+    Call,
+    Cancel,
+    Log,
 }
 
 /// A [`MemoryHost`] that answers at the wrong time.
@@ -53,7 +53,7 @@ impl Host for Sloppy {
 
     fn log(&self, line: &LogLine<'_>) {
         self.inner.log(line);
-        if self.when == When::InLog {
+        if self.when == When::Log {
             self.answer();
         }
     }
@@ -64,7 +64,7 @@ impl Host for Sloppy {
 
     fn http_call(&self, _: CallId, _: HttpCall<'_>, reply: Reply) -> Result<(), CalloutError> {
         self.held.borrow_mut().push(reply);
-        if self.when == When::InCall {
+        if self.when == When::Call {
             self.answer();
         }
         Ok(())
@@ -80,7 +80,7 @@ impl Host for Sloppy {
 
     fn cancel(&self, id: CallId, graceful: bool) {
         self.inner.cancel(id, graceful);
-        if self.when == When::InCancel {
+        if self.when == When::Cancel {
             self.answer();
         }
     }
@@ -131,7 +131,7 @@ fn waiting() -> String {
 
 #[test]
 fn an_answer_from_inside_a_host_call_is_delivered_once_after_the_callback() {
-    for when in [When::InCall, When::InLog] {
+    for when in [When::Call, When::Log] {
         let worker = worker(when, &waiting());
         for round in 1..=3 {
             let mut exchange = worker.get("/").run();
@@ -145,7 +145,7 @@ fn an_answer_from_inside_a_host_call_is_delivered_once_after_the_callback() {
 
 #[test]
 fn an_answer_from_inside_cancel_is_nobodys() {
-    let worker = worker(When::InCancel, &waiting());
+    let worker = worker(When::Cancel, &waiting());
     for _ in 0..3 {
         let exchange = worker.get("/").run();
         assert!(!exchange.is_complete());
@@ -159,7 +159,7 @@ fn an_answer_from_inside_cancel_is_nobodys() {
 #[test]
 fn a_filter_and_a_host_that_never_stop_share_the_worker_all_the_same() {
     let again = r#"(func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32) (drop (call $call_up)))"#;
-    let worker = worker(When::InCall, &guest(&format!("{again} {}", request_headers("(drop (call $call_up))"))));
+    let worker = worker(When::Call, &guest(&format!("{again} {}", request_headers("(drop (call $call_up))"))));
     let exchange = worker.get("/").run();
     assert_eq!(exchange.status(), 200);
     let calls = || worker.stats().callback(Callback::HttpCallResponse).calls;
@@ -176,7 +176,7 @@ fn a_filter_and_a_host_that_never_stop_share_the_worker_all_the_same() {
 fn an_answer_while_the_instance_starts_waits_for_it() {
     let start = r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) (drop (call $call_up)) (i32.const 1))
         (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32))"#;
-    let worker = worker(When::InCall, &guest(start));
+    let worker = worker(When::Call, &guest(start));
     worker.run_timers();
     assert_eq!(worker.get("/").run().status(), 200);
     let stats = worker.stats();
