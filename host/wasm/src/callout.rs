@@ -109,12 +109,15 @@ pub(crate) struct Pending {
     /// The context that started it; its end cancels the call.
     pub(crate) context: u32,
     pub(crate) id: CallId,
+    /// What it carries, as long as it is in flight.
+    pub(crate) bytes: usize,
 }
 
 /// The callouts of one instance that still wait for something.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pending: BTreeMap<u32, Pending>,
+    bytes: usize,
     last: u32,
 }
 
@@ -131,6 +134,7 @@ impl Calls {
     }
 
     pub(crate) fn insert(&mut self, token: u32, pending: Pending) {
+        self.bytes += pending.bytes;
         self.pending.insert(token, pending);
     }
 
@@ -139,11 +143,18 @@ impl Calls {
     }
 
     pub(crate) fn remove(&mut self, token: u32) -> Option<Pending> {
-        self.pending.remove(&token)
+        let call = self.pending.remove(&token)?;
+        self.bytes -= call.bytes;
+        Some(call)
     }
 
     pub(crate) fn len(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Bytes that the calls in flight carry.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Forgets and returns every call that `context` started.
@@ -152,11 +163,12 @@ impl Calls {
             return Vec::new();
         }
         let tokens: Vec<u32> = self.pending.iter().filter(|(_, call)| call.context == context).map(|(token, _)| *token).collect();
-        tokens.into_iter().filter_map(|token| self.pending.remove(&token)).collect()
+        tokens.into_iter().filter_map(|token| self.remove(token)).collect()
     }
 
     /// Forgets and returns every call.
     pub(crate) fn take_all(&mut self) -> Vec<Pending> {
+        self.bytes = 0;
         std::mem::take(&mut self.pending).into_values().collect()
     }
 }

@@ -151,8 +151,27 @@ pub(crate) struct Ticker {
     thread: Option<Thread>,
 }
 
+/// The time of deadlines, cheap to read: epochs since the engine was made.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<TickerState>);
+
+impl Clock {
+    /// The time in so many epochs.
+    #[inline]
+    pub(crate) fn after(&self, epochs: u64) -> u64 {
+        self.0.epoch.load(Ordering::Relaxed).saturating_add(epochs)
+    }
+
+    /// Whether it is that time.
+    #[inline]
+    pub(crate) fn is_past(&self, time: u64) -> bool {
+        self.0.epoch.load(Ordering::Relaxed) >= time
+    }
+}
+
 #[derive(Default)]
 struct TickerState {
+    epoch: AtomicU64,
     /// Somebody entered a guest since the last epoch.
     active: AtomicBool,
     parked: AtomicBool,
@@ -172,6 +191,7 @@ impl Ticker {
             while !state.stop.load(Ordering::Acquire) {
                 std::thread::sleep(EPOCH);
                 engine.increment_epoch();
+                state.epoch.fetch_add(1, Ordering::Relaxed);
                 quiet = if state.active.swap(false, Ordering::SeqCst) { 0 } else { quiet + 1 };
                 if quiet > QUIET {
                     state.parked.store(true, Ordering::SeqCst);
@@ -206,6 +226,10 @@ impl Ticker {
         {
             thread.unpark();
         }
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        Clock(self.shared.clone())
     }
 
     /// A deadline in epochs: never early, at most one epoch late.

@@ -16,8 +16,8 @@ use std::fmt;
 use crate::module::cache::{Refusal, StoreError};
 use crate::module::facts::Digest;
 use crate::module::sniff::Format;
-pub(crate) use show::Bare;
-use show::{Archive, DigestNote, List, OneLine, Said, Shown, Size};
+pub(crate) use show::{Bare, Shown};
+use show::{Archive, DigestNote, List, OneLine, Said, Size};
 
 /// A module that was not loaded: which one, and why.
 #[derive(Debug, thiserror::Error)]

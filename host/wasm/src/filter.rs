@@ -89,7 +89,8 @@ impl Filter {
         let now = self.parts.host.monotonic_nanos();
         let mut random = [0; 8];
         self.parts.host.random(&mut random);
-        let mut backoff = self.backoff.borrow_mut();
+        // Taken already: a host that starts a stream from inside the start of this filter's instance.
+        let Ok(mut backoff) = self.backoff.try_borrow_mut() else { return None };
         if self.current.borrow_mut().take().is_some() {
             backoff.failure(now, u64::from_le_bytes(random));
         }

@@ -174,9 +174,12 @@ impl Exchange {
         headers.extend(borrowed(&upstream.headers));
         self.stream.host_mut().set_map(MessageMap::ResponseHeaders, &headers);
         self.stream.response_headers(upstream.body.is_empty() && upstream.trailers.is_empty());
+        // Taken piece by piece, as a proxy would send it: what has gone out cannot be repaired any more.
+        self.collect();
         let last = upstream.body.len();
         for (index, chunk) in upstream.body.into_iter().enumerate() {
             self.stream.response_body(chunk, index + 1 == last && upstream.trailers.is_empty());
+            self.collect();
         }
         if !upstream.trailers.is_empty() {
             self.stream.host_mut().set_map(MessageMap::ResponseTrailers, &borrowed(&upstream.trailers));

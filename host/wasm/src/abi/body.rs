@@ -6,6 +6,7 @@ use wasmtime::{Caller, Linker};
 use super::{Answer, BAD_ARGUMENT, Guest, NOT_FOUND, OK, enter};
 use crate::binding::BodyAccess;
 use crate::host::Side;
+use crate::stats::Counter;
 use crate::vm::state::State;
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -82,6 +83,12 @@ fn set_bytes(caller: Caller<'_, State>, buffer: u32, start: u32, size: u32, data
         return Ok(BAD_ARGUMENT);
     }
     let (data, _, state) = guest.take_two((data, length), (0, 0))?;
+    if let Some(side) = side_of(buffer)
+        && outgrows(state, side, start as usize, size as usize, data.len())
+    {
+        too_large(state, side);
+        return Ok(OK);
+    }
     let written = match side_of(buffer) {
         None => Err("only bodies can be changed"),
         Some(side) => splice(state, side, start as usize, size as usize, data),
@@ -90,6 +97,29 @@ fn set_bytes(caller: Caller<'_, State>, buffer: u32, start: u32, size: u32, data
         guest.state_mut().wrong_phase("proxy_set_buffer_bytes", why);
     }
     Ok(OK)
+}
+
+/// Whether the change would make a body larger than one callback may hand over and than the binding may hold. Without this a filter could
+/// let a body that it holds grow a little in every callback.
+fn outgrows(state: &State, side: Side, start: usize, size: usize, added: usize) -> bool {
+    let limits = &state.config().limits;
+    let length = state.stream().and_then(|stream| stream.cell.flow.try_borrow_mut().ok()?.body(stream.stage, side).map(|body| body.len()));
+    length.is_some_and(|length| {
+        let start = start.min(length);
+        let kept = length - size.min(length - start);
+        added > 0 && kept.saturating_add(added) > limits.body.max(limits.host_output)
+    })
+}
+
+/// The stream ends as it does when more of a body arrives than may be held.
+fn too_large(state: &mut State, side: Side) {
+    state.odd(Counter::BodyLimitHits, "proxy_set_buffer_bytes", "the body would be larger than limits.body and limits.host_output");
+    let binding = state.config().name.clone();
+    let Some(stream) = state.stream().cloned() else { return };
+    if let Ok(mut flow) = stream.cell.flow.try_borrow_mut() {
+        flow.body_too_large(&binding, side);
+    }
+    stream.cell.wake();
 }
 
 fn splice(state: &State, side: Side, start: usize, size: usize, data: &[u8]) -> Result<(), &'static str> {

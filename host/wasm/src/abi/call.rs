@@ -8,7 +8,8 @@ use wasmtime::{Caller, Linker};
 use super::{Answer, BAD_ARGUMENT, Guest, INTERNAL_FAILURE, NOT_FOUND, OK, PARSE_FAILURE, enter};
 use crate::callout::{CallKind, Pending, Reply};
 use crate::codec::parse_map;
-use crate::host::{CalloutError, GrpcCall, HttpCall, Level};
+use crate::error::Shown;
+use crate::host::{CalloutError, GrpcCall, HttpCall};
 use crate::stats;
 use crate::vm::state::State;
 
@@ -30,10 +31,17 @@ enum Refusal {
     TooMany,
 }
 
+/// Counts and says, seldom, that a callout does not start.
+fn refused(state: &mut State, function: &'static str, why: &str) {
+    state.odd(stats::Counter::CalloutsRefused, function, why);
+}
+
 /// What every callout needs before it can start.
 struct Start {
     upstream: String,
     metadata: Vec<(Bytes, Bytes)>,
+    /// Bytes of the metadata.
+    size: usize,
 }
 
 impl Start {
@@ -43,16 +51,19 @@ impl Start {
         let name = guest.name;
         let state = guest.state_mut();
         if !state.config().upstreams.allow(&upstream) {
-            let why = format!("{name}: the binding does not allow the upstream {upstream:?} (upstreams)");
-            state.tell(Level::Warn, &why);
+            refused(state, name, &format!("the binding does not allow the upstream {} (upstreams)", Shown(&upstream)));
             return Ok(Err(Refusal::NotAllowed));
+        }
+        if state.calls.bytes() > state.config().limits.memory {
+            refused(state, name, "the callouts in flight carry more than the binding may have memory (limits.memory)");
+            return Ok(Err(Refusal::TooMany));
         }
         if state.calls.len() >= state.config().limits.callouts {
             state.odd(stats::Counter::CalloutsRefused, name, "too many callouts are in flight (limits.callouts)");
             return Ok(Err(Refusal::TooMany));
         }
         Ok(match parse_map(&metadata) {
-            Ok(metadata) => Ok(Self { upstream, metadata }),
+            Ok(parsed) => Ok(Self { upstream, size: metadata.len(), metadata: parsed }),
             Err(error) => {
                 state.odd(stats::Counter::HeaderValuesRefused, name, &error.to_string());
                 Err(Refusal::BadMap)
@@ -62,10 +73,10 @@ impl Start {
 }
 
 /// A callout's token and where its answer goes.
-fn begin(state: &mut State, kind: CallKind) -> (u32, Pending, Reply) {
+fn begin(state: &mut State, kind: CallKind, bytes: usize) -> (u32, Pending, Reply) {
     let token = state.calls.token(kind);
     let context = if state.effective == 0 { state.context } else { state.effective };
-    let pending = Pending { kind, root: state.root(), context, id: state.binding.engine().next_call() };
+    let pending = Pending { kind, root: state.root(), context, id: state.binding.engine().next_call(), bytes };
     let reply = Reply { vm: state.vm.clone(), token };
     (token, pending, reply)
 }
@@ -112,19 +123,20 @@ fn http_call(
     let has = |wanted: &str| start.metadata.iter().any(|(name, value)| name == wanted && !value.is_empty());
     for required in [":method", ":path", ":authority"] {
         if !has(required) {
-            state.tell(Level::Warn, &format!("proxy_http_call: the request to {:?} lacks {required}", start.upstream));
+            refused(state, "proxy_http_call", &format!("the request to {} lacks {required}", Shown(&start.upstream)));
             return Ok(BAD_ARGUMENT);
         }
     }
+    let trailers_size = trailers.len();
     let Ok(trailers) = parse_map(&trailers) else { return Ok(BAD_ARGUMENT) };
-    let (token, pending, reply) = begin(state, CallKind::Http);
+    let (token, pending, reply) = begin(state, CallKind::Http, start.size + body.len() + trailers_size);
     let timeout = bounded(timeout, state);
     let binding = state.config().name.clone();
     let call = HttpCall { binding: &binding, upstream: &start.upstream, headers: start.metadata, body, trailers, timeout };
     match state.host.clone().http_call(pending.id, call, reply) {
         Ok(()) => started(&mut guest, token, pending, out),
         Err(CalloutError::UnknownUpstream) => {
-            guest.state().tell(Level::Warn, &format!("proxy_http_call: there is no upstream {:?}", start.upstream));
+            refused(guest.state_mut(), "proxy_http_call", &format!("there is no upstream {}", Shown(&start.upstream)));
             Ok(BAD_ARGUMENT)
         }
         Err(CalloutError::Failed) => Ok(INTERNAL_FAILURE),
@@ -190,7 +202,7 @@ fn grpc_open(mut guest: Guest<'_>, target: &Target, metadata: (u32, u32), unary:
     let (message, timeout) = unary.unzip();
     let state = guest.state_mut();
     let kind = if message.is_some() { CallKind::GrpcUnary } else { CallKind::GrpcStream };
-    let (token, pending, reply) = begin(state, kind);
+    let (token, pending, reply) = begin(state, kind, start.size + message.as_ref().map_or(0, Bytes::len));
     let binding = state.config().name.clone();
     let call = GrpcCall {
         binding: &binding,
@@ -205,7 +217,8 @@ fn grpc_open(mut guest: Guest<'_>, target: &Target, metadata: (u32, u32), unary:
         Ok(()) => started(&mut guest, token, pending, out),
         Err(error) => {
             let why = if error == CalloutError::UnknownUpstream { "there is no such upstream" } else { "it cannot be reached" };
-            guest.state().tell(Level::Warn, &format!("gRPC call to {:?}: {why}", start.upstream));
+            let name = guest.name;
+            refused(guest.state_mut(), name, &format!("the gRPC call to {}: {why}", Shown(&start.upstream)));
             Ok(INTERNAL_FAILURE)
         }
     }

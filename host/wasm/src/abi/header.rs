@@ -68,6 +68,7 @@ impl Source {
 
 fn get_size(caller: Caller<'_, State>, map: u32, out: u32) -> Answer {
     let mut guest = enter!(caller, "proxy_get_header_map_size");
+    guest.in_time()?;
     let Some(map) = Map::from_abi(map) else { return Ok(BAD_ARGUMENT) };
     let size = Source::of(guest.state(), map).read(map_size).unwrap_or(0);
     guest.write_u32(out, size as u32)?;
@@ -76,6 +77,7 @@ fn get_size(caller: Caller<'_, State>, map: u32, out: u32) -> Answer {
 
 fn get_pairs(caller: Caller<'_, State>, map: u32, out_pointer: u32, out_size: u32) -> Answer {
     let mut guest = enter!(caller, "proxy_get_header_map_pairs");
+    guest.in_time()?;
     let Some(map) = Map::from_abi(map) else { return Ok(BAD_ARGUMENT) };
     let source = Source::of(guest.state(), map);
     let answer = source.read(|headers| guest.give_with(map_size(headers), out_pointer, out_size, |target| write_map(headers, target)));
@@ -96,7 +98,7 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
         Source::Stream(cell, message) => (cell, *message),
         Source::Delivered(delivered, index) => {
             let key = guest.take(key, key_length)?;
-            let value = delivered.maps[*index].as_ref().and_then(|pairs| pairs.get(key));
+            let value = delivered.maps[*index].as_ref().and_then(|pairs| find(pairs, key));
             return answer_value(&mut guest, value, out_pointer, out_size);
         }
         Source::Nothing => {
@@ -110,13 +112,18 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
         return answer_value(&mut guest, None, out_pointer, out_size);
     };
     let name = guest.take(key, key_length)?;
-    let value = if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) };
-    let value = match value {
+    let value = match find(headers, name) {
         // In Envoy `host` finds `:authority`.
         None if name.eq_ignore_ascii_case(b"host") => headers.get(b":authority"),
         value => value,
     };
     answer_value(&mut guest, value, out_pointer, out_size)
+}
+
+/// The first value under `name`, in whatever case the guest wrote it.
+#[inline]
+pub(super) fn find<'h>(headers: &'h dyn Headers, name: &[u8]) -> Option<&'h [u8]> {
+    if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) }
 }
 
 #[inline]
@@ -177,10 +184,16 @@ fn write(headers: &mut dyn Headers, map: MessageMap, name: &[u8], value: Option<
         return Ok(());
     };
     check_value(name, value)?;
-    if add && !name.starts_with(b":") {
-        if headers.count() >= MAX_MAP_PAIRS {
-            return Err("the map has 1024 headers already");
-        }
+    let appends = add && !name.starts_with(b":");
+    if headers.count() >= MAX_MAP_PAIRS && (appends || headers.get(name).is_none()) {
+        return Err("the map has 1024 headers already");
+    }
+    // Small ones are bounded by their number.
+    let size = name.len() + value.len();
+    if size > MAX_MAP_BYTES / MAX_MAP_PAIRS && map_size(headers) + size > MAX_MAP_BYTES {
+        return Err("the map would be larger than 1 MiB");
+    }
+    if appends {
         headers.add(name, value);
     } else {
         headers.set(name, value);
@@ -218,7 +231,6 @@ fn check_value(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
     match name {
         b":status" if !(value.len() == 3 && value.iter().all(u8::is_ascii_digit) && value[0] != b'0') => Err("this is not an HTTP status"),
         b":path" | b":method" if value.is_empty() || value.contains(&b' ') => Err("this pseudo header is neither empty nor has spaces"),
-        _ if value.len() > MAX_MAP_BYTES => Err("header values have at most 1 MiB"),
         _ => Ok(()),
     }
 }

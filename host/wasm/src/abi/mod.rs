@@ -110,9 +110,17 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// For functions whose work depends on what the guest, or a peer, chose: compiled code sees the deadline in loops and calls of its own only.
+    #[inline]
+    fn in_time(&self) -> wasmtime::Result<()> {
+        let state = self.state();
+        if state.clock.is_past(state.overdue) { Err(wasmtime::Trap::Interrupt.into()) } else { Ok(()) }
+    }
+
     /// Bytes that the guest hands over; they count against the callback's budget.
     #[inline]
     fn take(&mut self, pointer: u32, length: u32) -> wasmtime::Result<&[u8]> {
+        self.in_time()?;
         let name = self.name;
         let (memory, state) = self.parts();
         if let Err(problem) = state.spend(length as usize) {
@@ -124,6 +132,7 @@ impl<'a> Guest<'a> {
     /// Two of them, and the state.
     #[inline]
     fn take_two(&mut self, one: (u32, u32), two: (u32, u32)) -> wasmtime::Result<(&[u8], &[u8], &mut State)> {
+        self.in_time()?;
         let name = self.name;
         let (memory, state) = self.parts();
         if let Err(problem) = state.spend(one.1 as usize + two.1 as usize) {

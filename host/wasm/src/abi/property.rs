@@ -5,7 +5,9 @@
 
 use wasmtime::{Caller, Linker};
 
+use super::header::find;
 use super::{Answer, Guest, NOT_FOUND, OK, enter};
+use crate::binding::BindingConfig;
 use crate::codec::{Pairs, Path, map_size, write_map};
 use crate::host::{Attribute, MessageMap, StreamHost};
 use crate::stats::Counter;
@@ -29,8 +31,11 @@ fn get(caller: Caller<'_, State>, path: u32, length: u32, out_pointer: u32, out_
 }
 
 fn answer(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_size: u32) -> Answer {
-    if let Some(value) = of_binding(guest.state(), path) {
-        return guest.give(value.as_bytes(), out_pointer, out_size);
+    if path.as_bytes().starts_with(b"plugin_") {
+        let binding = guest.state().binding.clone();
+        if let Some(value) = of_binding(binding.config(), path) {
+            return guest.give(value.as_bytes(), out_pointer, out_size);
+        }
     }
     let Some(cell) = guest.state().stream().map(|stream| stream.cell.clone()) else {
         return outside_streams(guest, path, out_pointer, out_size);
@@ -52,9 +57,12 @@ fn answer(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_size: u32
 }
 
 fn outside_streams(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_size: u32) -> Answer {
-    let known = guest.state().properties.get(path.without_prefix()).map(<[u8]>::to_vec);
-    if let Some(value) = known {
-        return guest.give(&value, out_pointer, out_size);
+    // Taken out rather than copied; nothing but the guest's allocator runs meanwhile, and it reaches no properties.
+    let properties = std::mem::take(&mut guest.state_mut().properties);
+    let answer = properties.get(path.without_prefix()).map(|value| guest.give(value, out_pointer, out_size));
+    guest.state_mut().properties = properties;
+    if let Some(answer) = answer {
+        return answer;
     }
     let host = guest.state().host.clone();
     match host.attribute(path) {
@@ -63,12 +71,11 @@ fn outside_streams(guest: &mut Guest<'_>, path: Path<'_>, out_pointer: u32, out_
     }
 }
 
-fn of_binding(state: &State, path: Path<'_>) -> Option<String> {
-    let config = state.config();
+fn of_binding<'c>(config: &'c BindingConfig, path: Path<'_>) -> Option<&'c str> {
     match path.as_bytes() {
-        b"plugin_name" => Some(config.name.to_string()),
-        b"plugin_root_id" => Some(config.root_id.clone()),
-        b"plugin_vm_id" => Some(config.vm_id().to_owned()),
+        b"plugin_name" => Some(&config.name),
+        b"plugin_root_id" => Some(&config.root_id),
+        b"plugin_vm_id" => Some(config.vm_id()),
         _ => None,
     }
 }
@@ -103,8 +110,7 @@ fn of_headers(guest: &mut Guest<'_>, cell: &StreamCell<dyn StreamHost>, path: Pa
     if name.is_empty() {
         return Some(guest.give_with(map_size(headers), out_pointer, out_size, |target| write_map(headers, target)));
     }
-    let lowered = name.to_ascii_lowercase();
-    let Some(value) = headers.get(&lowered) else { return Some(Ok(NOT_FOUND)) };
+    let Some(value) = find(headers, name) else { return Some(Ok(NOT_FOUND)) };
     Some(match second {
         b"url_path" => guest.give(split_query(value).0, out_pointer, out_size),
         b"query" => guest.give(split_query(value).1, out_pointer, out_size),
@@ -178,10 +184,12 @@ fn set(caller: Caller<'_, State>, path: u32, path_length: u32, value: u32, value
 pub(super) fn set_property(state: &mut State, path: Path<'_>, value: &[u8]) {
     let kept = match state.stream().map(|stream| stream.cell.clone()) {
         Some(cell) => {
-            if let Ok(mut host) = cell.host.try_borrow_mut() {
+            let kept = cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.properties.set(path.without_prefix(), value));
+            // What is over the bound here would be over it in the proxy.
+            if kept && let Ok(mut host) = cell.host.try_borrow_mut() {
                 host.set_attribute(path, value);
             }
-            cell.flow.try_borrow_mut().is_ok_and(|mut flow| flow.properties.set(path.without_prefix(), value))
+            kept
         }
         None => state.properties.set(path.without_prefix(), value),
     };

@@ -86,7 +86,7 @@ numbered! {
     FailedOpen => "failed_open",
     /// Streams that met no instance because the next attempt to start one was not due yet.
     RestartsDelayed => "restarts_delayed",
-    /// Callouts refused because too many were in flight.
+    /// Callouts that did not start: too many or too much in flight, not allowed, no such upstream.
     CalloutsRefused => "callouts_refused",
     /// Shared data, queues or queue items that the bounds of the `vm_id` refused.
     SharedRefused => "shared_refused",
@@ -101,7 +101,7 @@ numbered! {
     Memory => "memory_bytes",
     /// Instances.
     LiveInstances => "live_instances",
-    /// Contexts, root contexts among them.
+    /// Contexts of streams.
     LiveContexts => "live_contexts",
     /// HTTP and gRPC calls that are not answered yet.
     PendingCallouts => "pending_callouts",

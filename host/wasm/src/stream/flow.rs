@@ -4,6 +4,7 @@
 //! lane. The first local reply wins, and nothing of the request moves after it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -325,6 +326,14 @@ impl Flow {
     }
 
     // === the ends ===
+
+    /// More of a body than may be held: 413, 500, or the end where it is too late for either.
+    pub(crate) fn body_too_large(&mut self, binding: &Arc<str>, side: Side) {
+        let status = if side == Side::Request { 413 } else { 500 };
+        if self.tcp || !self.ask_reply(Asked::too_large(binding, status)) {
+            self.reset();
+        }
+    }
 
     /// Turns the stream around: the request moves no further, and the response begins anew.
     pub(crate) fn turn_around(&mut self) {

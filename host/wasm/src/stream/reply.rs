@@ -37,7 +37,7 @@ impl Asked {
 
     /// The reply in its final form for a client that sent `request`.
     pub(crate) fn complete(self, request: Option<&mut dyn Headers>) -> LocalReply {
-        let details = self.details.split_ascii_whitespace().collect::<Vec<_>>().join("_");
+        let details = plain(&self.details);
         let is_grpc =
             request.is_some_and(|request| request.get(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")));
         let framing = |name: &Bytes| matches!(name.as_ref(), b"content-length" | b"transfer-encoding" | b"connection" | b":status");
@@ -57,6 +57,13 @@ impl Asked {
         };
         LocalReply { status, headers, body, details, binding: self.binding }
     }
+}
+
+/// Details as they may stand in a log line: no white space, no control characters, and not too many.
+fn plain(details: &str) -> String {
+    const LONGEST: usize = 256;
+    let words = details.split_whitespace().collect::<Vec<_>>().join("_");
+    words.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }
 
 /// gRPC's own mapping from HTTP.

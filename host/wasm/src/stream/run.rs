@@ -123,11 +123,7 @@ fn answered(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step, 
         return false;
     }
     filter.count(Counter::BodyLimitHits);
-    let status = if side == Side::Request { 413 } else { 500 };
-    let binding = &filter.binding().config().name;
-    if flow.tcp || !flow.ask_reply(Asked::too_large(binding, status)) {
-        flow.reset();
-    }
+    flow.body_too_large(&filter.binding().config().name, side);
     true
 }
 

@@ -42,16 +42,32 @@ impl Vm {
         if self.is_dead() {
             return;
         }
-        if self.core.try_borrow_mut().is_err() {
-            self.deferred.borrow_mut().push_back((token, event));
-        } else {
+        // Without a core it is being started.
+        let ready = self.core.try_borrow_mut().is_ok_and(|core| core.is_some());
+        if ready {
             self.deliver_now(token, event);
+        } else {
+            self.deferred.borrow_mut().push_back((token, event));
         }
     }
 
+    /// Delivers what arrived while the guest ran: not from inside another delivery, and not for ever, though a host that answers callouts at
+    /// once and a guest that asks again at each answer would go on. What is left is for the next time.
+    #[cold]
     pub(super) fn run_deferred(&self) {
-        while let Some((token, event)) = { self.deferred.borrow_mut().pop_front() } {
+        const MOST: u32 = 100;
+        if self.delivering.replace(true) {
+            return;
+        }
+        for _ in 0..MOST {
+            let Some((token, event)) = ({ self.deferred.borrow_mut().pop_front() }) else { break };
             self.deliver_now(token, event);
+        }
+        self.delivering.set(false);
+        if !self.deferred.borrow().is_empty()
+            && let Ok(Some(core)) = self.core.try_borrow().as_deref()
+        {
+            core.store.data().host.timer_changed();
         }
     }
 

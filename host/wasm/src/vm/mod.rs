@@ -52,6 +52,8 @@ pub(crate) struct Vm {
     core: RefCell<Option<Core>>,
     dead: Cell<bool>,
     deferred: RefCell<VecDeque<(u32, Event)>>,
+    /// [`Vm::run_deferred`] is at work.
+    delivering: Cell<bool>,
     streams: Cell<usize>,
     me: Weak<Vm>,
 }
@@ -95,6 +97,7 @@ impl Core {
         bounds.ticker.touch();
         store.set_epoch_deadline(bounds.deadline);
         let state = store.data_mut();
+        state.overdue = state.clock.after(bounds.deadline);
         state.mode = Mode::Running;
         state.callback = callback;
         state.context = context;
@@ -313,7 +316,7 @@ impl Vm {
             });
             next = [next, result.ok()?].into_iter().flatten().min();
         }
-        next
+        if self.deferred.borrow().is_empty() { next } else { Some(now) }
     }
 
     /// Tells the guest of announced items: of those that are here now, and of not too many, since it may add to them at each. Whether some

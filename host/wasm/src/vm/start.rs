@@ -49,6 +49,7 @@ impl Vm {
             core: RefCell::new(None),
             dead: Cell::new(false),
             deferred: RefCell::default(),
+            delivering: Cell::new(false),
             streams: Cell::new(0),
             me: me.clone(),
         });
@@ -139,7 +140,9 @@ impl<'a> Starting<'a> {
         let mut store = Store::new(engine.wasmtime(), State::new(binding.clone(), parts, vm));
         store.limiter(|state| &mut state.limiter);
         engine.ticker().touch();
-        store.set_epoch_deadline(engine.ticker().epochs(binding.config().limits.start_deadline));
+        let deadline = engine.ticker().epochs(binding.config().limits.start_deadline);
+        store.set_epoch_deadline(deadline);
+        store.data_mut().overdue = store.data().clock.after(deadline);
         Self { binding, store }
     }
 

@@ -12,6 +12,7 @@ use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::binding::{Binding, BindingConfig};
 use crate::callout::{Calls, Delivered};
+use crate::engine::Clock;
 use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
 use crate::properties::Properties;
@@ -61,6 +62,10 @@ pub(crate) struct State {
     pub(crate) effective: u32,
     pub(crate) output_left: usize,
     pub(crate) output_limit: usize,
+    /// The epoch's clock, and when on it the running callback's deadline is past: compiled code looks at it in loops and at function calls,
+    /// host functions that take long by themselves.
+    pub(crate) clock: Clock,
+    pub(crate) overdue: u64,
     /// Start functions and start callbacks are through: the deadline is a callback's.
     pub(crate) started: bool,
 
@@ -101,6 +106,8 @@ impl State {
             metrics: parts.metrics.clone(),
             vm,
             mode: Mode::Starting,
+            clock: binding.engine().ticker().clock(),
+            overdue: u64::MAX,
             callback: Callback::Start,
             started: false,
             context: 0,

@@ -32,6 +32,7 @@ pub enum Arg {
 }
 
 pub use Arg::{At, Data, I, Keep, L, Out, P, Param, Var};
+pub use Step::Return;
 
 /// A string as pointer and length.
 #[allow(non_snake_case, reason = "reads as the argument kinds beside it")]
@@ -278,7 +279,7 @@ impl<'g> Builder<'g> {
         for step in steps {
             match step {
                 Step::Raw(text) => body += text,
-                Step::Return(value) => result = Some(*value),
+                Return(value) => result = Some(*value),
                 Step::Call { module, name, args } => self.host_call(&mut body, module, name, args, quiet),
             }
         }

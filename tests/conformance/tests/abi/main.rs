@@ -6,7 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 #![allow(unreachable_pub, reason = "modules of one test")]
 
+mod bodies;
+mod callouts;
+mod contexts;
+mod grpc;
 mod guest;
+mod order;
+mod queues;
+mod retire;
 mod rows;
 mod story;
 mod table;
+mod tcp;

@@ -73,6 +73,19 @@ fn the_newest_registrant_is_told() {
 }
 
 #[test]
+fn an_older_registrant_is_told_again_when_the_newer_goes() {
+    let queues = Queues::default();
+    let ((first, first_count), (second, _)) = (counting(), counting());
+    let id = queues.register("vm", "q", &first).unwrap();
+    queues.register("vm", "q", &second).unwrap();
+    queues.enqueue(id, b"told to the second").unwrap();
+    queues.forget_notifier("vm", &second);
+    assert_eq!(first_count.load(Ordering::Relaxed), 1, "of what the second left unread");
+    queues.enqueue(id, b"another").unwrap();
+    assert_eq!(first_count.load(Ordering::Relaxed), 2);
+}
+
+#[test]
 fn the_next_registrant_hears_of_what_nobody_living_was_told() {
     let queues = Queues::default();
     let (gone, _) = counting();

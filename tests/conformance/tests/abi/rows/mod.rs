@@ -6,6 +6,7 @@ mod runtime;
 mod system;
 
 pub use runtime::is_stub;
+pub use system::encodings;
 
 use crate::table::Row;
 
