@@ -8,12 +8,15 @@
 //!
 //! It takes effects as done at once, where the host queues them: between the two no callback of that lane may run, so nobody can tell.
 
+mod acts;
+mod seen;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use weir_conformance::puppet::{self, Arg, Call, Outcome, Program};
+use weir_conformance::puppet;
 use weir_wasm::{CallId, Side};
 
-use crate::script::{Act, Edit, LIMIT, Policy, Step};
+use crate::script::{Act, Policy, Step};
 
 pub(crate) const SIDES: [Side; 2] = [Side::Request, Side::Response];
 
@@ -171,16 +174,12 @@ pub(crate) struct Model {
     replies: usize,
 }
 
-fn buffer(side: Side) -> Arg {
-    Arg::Value(side as u64)
-}
-
 impl Model {
     pub(crate) fn new(policies: &[Policy], steps: &[Step]) -> Self {
         Self {
             trace: Vec::new(),
             errors: Vec::new(),
-            steps: VecDeque::new(),
+            steps: steps.iter().cloned().collect(),
             policies: policies.to_vec(),
             instances: Vec::new(),
             streams: Vec::new(),
@@ -192,12 +191,6 @@ impl Model {
             frame: None,
             replies: 0,
         }
-        .with(steps)
-    }
-
-    fn with(mut self, steps: &[Step]) -> Self {
-        self.steps = steps.iter().cloned().collect();
-        self
     }
 
     pub(crate) fn open(&mut self) -> usize {
@@ -437,333 +430,5 @@ impl Model {
         lane.released.head |= lane.head;
         lane.released.end |= lane.ended && here.end;
         lane.released.trailers |= lane.ended && here.trailers;
-    }
-
-    // === what the puppet does ===
-
-    fn decide(&mut self, callback: usize, number: u32) -> Step {
-        let calm = Step { acts: Vec::new(), answer: u32::from(matches!(callback, 1 | 2 | DONE)), edit: Edit::Keep, trap: false };
-        if self.draining {
-            let mut step = calm;
-            if callback == TICK {
-                let live = self.live(number).len() as u8;
-                step.acts = (0..live).flat_map(|at| SIDES.map(|side| Act::Continue(Some(at), side))).collect();
-            }
-            return step;
-        }
-        // The first instances of a case must start; later ones may fail to.
-        if matches!(callback, CREATE | VM_START | CONFIGURE) && self.driving.is_none() {
-            return calm;
-        }
-        let mut step = self.steps.pop_front().unwrap_or(calm);
-        if matches!(callback, VM_START | CONFIGURE) {
-            step.acts.clear();
-            step.answer = u32::from(step.answer < 4);
-        }
-        step
-    }
-
-    fn live(&self, number: u32) -> Vec<u32> {
-        let contexts = &self.instances[number as usize - 1].contexts;
-        contexts.iter().filter(|(_, (_, phase))| *phase != Phase::Deleted).map(|(id, _)| *id).collect()
-    }
-
-    fn program(&mut self, frame: &mut Frame, args: [u32; 5]) -> Program {
-        let mut program = Program { answer: frame.step.answer, trap: frame.step.trap, ..Program::default() };
-        let call = |name: &str, args: Vec<Arg>| Call::new(puppet::function(name), args);
-        if frame.callback == CONFIGURE {
-            program.calls.push(call("proxy_set_tick_period_milliseconds", vec![Arg::Value(1)]));
-        }
-        if let (Some((_, side)), 5 | 8) = (frame.lane, frame.callback) {
-            frame.body = Some((args[1] as usize, false));
-            let (zero, size) = (Arg::Value(0), Arg::Value(u64::from(args[1])));
-            program.calls.push(call("proxy_get_buffer_bytes", vec![buffer(side), zero.clone(), size.clone(), Arg::Out(0), Arg::Out(1)]));
-            program.calls.push(Call::see());
-            let (start, length, fill) = match frame.step.edit {
-                Edit::Keep => (zero.clone(), zero, None),
-                Edit::Replace(fill) => (zero, size, Some(fill)),
-                Edit::Append(fill) => (size, zero, Some(fill)),
-                Edit::Prepend(fill) => (zero.clone(), zero, Some(fill)),
-            };
-            if let Some(fill) = fill {
-                program.calls.push(call("proxy_set_buffer_bytes", vec![buffer(side), start, length, Arg::Bytes(vec![b'e'; fill])]));
-            }
-        }
-        frame.plan = vec![None; program.calls.len()];
-        let live = self.live(frame.instance);
-        for act in frame.step.acts.clone() {
-            let (Act::Continue(target, _) | Act::Reply(target) | Act::Callout(target) | Act::Close(target)) = &act;
-            let target = match target {
-                Some(other) if !live.is_empty() => live[usize::from(*other) % live.len()],
-                _ => frame.context,
-            };
-            program.calls.push(call("proxy_set_effective_context", vec![Arg::Value(target.into())]));
-            program.calls.push(match &act {
-                Act::Continue(_, side) => call("proxy_continue_stream", vec![Arg::Value(*side as u64)]),
-                Act::Close(_) => call("proxy_close_stream", vec![Arg::Value(0)]),
-                Act::Callout(_) => {
-                    let headers = puppet::map(&[(":method", "GET"), (":path", "/"), (":authority", "up")]);
-                    let empty = || Arg::Bytes(Vec::new());
-                    let args = vec![Arg::Bytes(b"up".to_vec()), Arg::Bytes(headers), empty(), empty(), Arg::Value(0), Arg::Out(0)];
-                    call("proxy_http_call", args)
-                }
-                Act::Reply(_) => {
-                    self.replies += 1;
-                    let (details, body) = (format!("r{}", self.replies), format!("reply {}", self.replies));
-                    let (details, body) = (Arg::Bytes(details.into_bytes()), Arg::Bytes(body.into_bytes()));
-                    let args = vec![Arg::Value(200), details, body, Arg::Bytes(Vec::new()), Arg::Value(u64::from(u32::MAX))];
-                    call("proxy_send_local_response", args)
-                }
-            });
-            frame.plan.extend([None, Some((act, target, format!("r{}", self.replies)))]);
-        }
-        program
-    }
-
-    /// `puppet.see`: what a body callback found in the buffer.
-    pub(crate) fn see(&mut self, content: &[u8]) {
-        let Some(frame) = self.frame.as_mut() else { return self.error("a look outside of callbacks".into()) };
-        let (Some((stream, side)), Some((size, seen)), number, edit) = (frame.lane, frame.body.as_mut(), frame.instance, frame.step.edit)
-        else {
-            return self.error("a body that nobody asked for".into());
-        };
-        *seen = true;
-        let size = *size;
-        let position = self.instance(number).position;
-        let here = self.flowing_into(stream, side, self.order(position, side));
-        let lane = &mut self.streams[stream].places[position].lanes[side as usize];
-        let want = [&lane.held[..], &here.data[lane.consumed.min(here.data.len())..]].concat();
-        lane.consumed = here.data.len();
-        lane.held = match edit {
-            Edit::Keep => content.to_vec(),
-            Edit::Replace(fill) => vec![b'e'; fill],
-            Edit::Append(fill) => [content, &vec![b'e'; fill]].concat(),
-            Edit::Prepend(fill) => [&vec![b'e'; fill], content].concat(),
-        };
-        self.check(content.len() == size && content == want, &format!("the body is {content:?}, not {want:?}"));
-    }
-
-    /// `puppet.done`: what the puppet did. `started`: the callouts that the proxy got meanwhile.
-    pub(crate) fn done(&mut self, report: &[u8], started: Vec<CallId>) {
-        let Some(mut frame) = self.frame.take() else { return self.error("a report outside of callbacks".into()) };
-        let mut started = started.into_iter();
-        let plan = std::mem::take(&mut frame.plan);
-        for (planned, outcome) in plan.into_iter().zip(puppet::outcomes(report)) {
-            let Some((act, target, name)) = planned else { continue };
-            self.trace.push(format!("    {act:?} on {target}: {}", outcome.status));
-            self.check(outcome.status == 0, "a good call was not answered OK");
-            self.act(&mut frame, (&act, &name), target, outcome, &mut started);
-        }
-        self.check(started.next().is_none(), "a callout that nobody made");
-        self.answer(&frame);
-        let refuses = matches!(frame.callback, VM_START | CONFIGURE) && frame.step.answer == 0;
-        if frame.step.trap || refuses {
-            self.trace.push(if refuses { "    refuses".into() } else { "    traps".into() });
-            self.bury(frame.instance);
-        }
-    }
-
-    fn act(
-        &mut self,
-        frame: &mut Frame,
-        (act, name): (&Act, &str),
-        target: u32,
-        outcome: Outcome,
-        started: &mut impl Iterator<Item = CallId>,
-    ) {
-        let number = frame.instance;
-        let position = self.instance(number).position;
-        let stream = self.instance(number).contexts.get(&target).map(|(stream, _)| *stream);
-        if let Act::Callout(_) = act {
-            let Some(id) = started.next() else { return self.error("a callout that the proxy never got".into()) };
-            let token = outcome.out[0];
-            let used = self.calls.iter().any(|call| call.instance == number && call.token == token);
-            self.check(!used, "a token twice");
-            return self.calls.push(Callout { id, instance: number, token, context: target, state: CallState::Pending });
-        }
-        let Some(stream) = stream else { return };
-        let late = self.flowing_out(stream, Side::Response).head;
-        let state = &mut self.streams[stream];
-        let over = state.closing || state.reset;
-        match act {
-            Act::Close(_) => state.reset |= !state.closing,
-            Act::Reply(_) if !over && state.reply.is_none() => {
-                state.asked.push((name.to_owned(), late));
-            }
-            Act::Continue(_, side) => {
-                let answered = state.reply.is_some() || state.asked.iter().any(|(_, late)| !late);
-                if over || (*side == Side::Request && answered) {
-                    return;
-                }
-                if frame.lane == Some((stream, *side)) && frame.context == target {
-                    frame.resumed = true;
-                } else if frame.callback == CREATE && frame.context == target && *side == Side::Request {
-                    state.places[position].lanes[0].early = true;
-                } else if state.places[position].lanes[*side as usize].pause != Pause::No {
-                    self.release(stream, position, *side);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn answer(&mut self, frame: &Frame) {
-        let Some((stream, side)) = frame.lane else { return };
-        let position = self.instance(frame.instance).position;
-        let stream_headers = self.policies[position].pause_streams;
-        if let Some((size, seen)) = frame.body {
-            self.check(seen || size == 0, "a body callback that did not look");
-        }
-        let body = frame.body.is_some();
-        let head = matches!(frame.callback, 4 | 7);
-        let pause = match frame.step.answer {
-            _ if frame.resumed => Pause::No,
-            1 if head && !stream_headers => Pause::All,
-            1 => Pause::Showing,
-            3 | 4 if head => Pause::All,
-            2 | 3 if body => Pause::Showing,
-            _ => Pause::No,
-        };
-        let lane = &mut self.streams[stream].places[position].lanes[side as usize];
-        lane.pause = pause;
-        // A trap leaves the answer unsaid, and what the filter held goes where its policy says.
-        if frame.step.trap {
-            return;
-        }
-        if pause == Pause::No {
-            return self.release(stream, position, side);
-        }
-        if body && frame.step.answer == 3 {
-            lane.held.clear();
-        }
-        if body && self.policies[position].limited && lane.held.len() > LIMIT {
-            self.streams[stream].limit_hit = true;
-        }
-    }
-
-    fn bury(&mut self, number: u32) {
-        let instance = self.instance(number);
-        instance.life = Life::Dead;
-        let position = instance.position;
-        let streams: Vec<usize> =
-            instance.contexts.values().filter(|(_, phase)| *phase != Phase::Deleted).map(|(stream, _)| *stream).collect();
-        // An instance that dies in its very first callback has not said whose it is: any filter may be the one.
-        match self.trouble.get_mut(position) {
-            Some(trouble) => *trouble = true,
-            None => self.trouble.fill(true),
-        }
-        for stream in streams {
-            self.streams[stream].places[position].failed = true;
-        }
-    }
-
-    // === what the proxy sees ===
-
-    /// A local reply takes the response's place.
-    pub(crate) fn reply_started(&mut self, stream: usize, details: &str, body: &[u8]) {
-        self.trace.push(format!("  s{stream} is answered: {details}"));
-        let failures = || (0..self.policies.len()).filter(|at| self.trouble[*at] && !self.policies[*at].open);
-        let failed = failures().any(|at| details == format!("wasm_trap{{f{at}}}") || details == format!("wasm_unavailable{{f{at}}}"));
-        let state = &mut self.streams[stream];
-        let limited = state.limit_hit && details.starts_with("wasm_body_limit{");
-        let first = state.asked.iter().position(|(_, late)| !late);
-        let named = state.asked.iter().position(|(name, _)| name == details);
-        let wins = match (named, first) {
-            (Some(named), first) => first.is_none_or(|first| named <= first),
-            (None, first) => first.is_none() && (failed || limited),
-        };
-        let only = state.reply.replace(details.to_owned()).is_none() && !state.reset && !state.closing;
-        state.direct = state.input[1].head;
-        state.input[1] = Flowing { head: true, data: body.to_vec(), end: true, trailers: false };
-        state.places.iter_mut().for_each(|place| place.lanes = Default::default());
-        self.check(wins, "a reply that did not win, or that nobody asked for");
-        self.check(only, "a second reply, or one after the end");
-    }
-
-    /// Judges a stream that has nothing to do: what should have moved has.
-    pub(crate) fn at_rest(&mut self, stream: usize, reset: bool, paused: [bool; 2], taken: &[Flowing; 2]) {
-        let closed_failed = (0..self.policies.len()).any(|at| self.streams[stream].places[at].failed && !self.policies[at].open);
-        let unavailable = (0..self.policies.len()).any(|at| self.trouble[at] && !self.policies[at].open);
-        let state = &mut self.streams[stream];
-        let may_reset = state.reset || state.limit_hit || closed_failed || unavailable;
-        let must_reset = std::mem::replace(&mut state.reset, reset);
-        if reset || must_reset {
-            self.check(reset == (must_reset || reset) && may_reset, "reset without a cause, or not reset although it must be");
-            return self.check(reset, "a closed stream is not reset");
-        }
-        let answered = state.reply.is_some();
-        let asked = state.asked.iter().any(|(_, late)| !late);
-        let limit_hit = state.limit_hit;
-        self.check(answered || !asked, "a reply was lost");
-        self.check(answered || !(closed_failed || limit_hit), "a failed stream hangs");
-        if !answered {
-            self.infer_skipped(stream, None);
-        }
-        for side in SIDES {
-            if side == Side::Request && answered {
-                continue;
-            }
-            let out = self.flowing_out(stream, side);
-            let came = &taken[side as usize];
-            self.check(out == *came, &format!("{side:?}: {came:?} came through, not {out:?}"));
-            self.lanes_at_rest(stream, side, paused[side as usize]);
-        }
-    }
-
-    fn lanes_at_rest(&mut self, stream: usize, side: Side, paused: bool) {
-        let mut any = false;
-        for position in 0..self.policies.len() {
-            let here = self.flowing_into(stream, side, self.order(position, side));
-            let place = &self.streams[stream].places[position];
-            if place.failed || place.context.is_none() || self.streams[stream].direct && side == Side::Response {
-                continue;
-            }
-            let lane = &place.lanes[side as usize];
-            any |= lane.pause != Pause::No;
-            let seen = lane.head == here.head && lane.consumed == here.data.len() && lane.ended == here.is_over();
-            let sound = (lane.pause == Pause::All || seen) && (lane.pause != Pause::No || lane.held.is_empty());
-            self.check(sound, &format!("filter {position} was not shown what there is of the {side:?}: {here:?}"));
-        }
-        self.check(any == paused, "the host and the model disagree about a pause");
-    }
-
-    /// Judges a stream that was dropped: every filter that lives has been told so.
-    pub(crate) fn after_drop(&mut self, stream: usize) {
-        for position in 0..self.policies.len() {
-            let place = &self.streams[stream].places[position];
-            let told = match place.context {
-                Some((number, context)) => self.is_gone(number, context),
-                None => place.failed || self.trouble[position],
-            };
-            self.check(told, "a filter was not told of the end of a stream");
-        }
-    }
-
-    /// Callouts that nobody waits for any more, and that are not known to be cancelled.
-    pub(crate) fn check_cancelled(&mut self, cancelled: &[CallId]) {
-        for at in 0..self.calls.len() {
-            let call = &self.calls[at];
-            if call.state == CallState::Pending && self.is_gone(call.instance, call.context) {
-                let known = cancelled.contains(&call.id);
-                self.calls[at].state = CallState::Cancelled;
-                self.check(known, "a callout outlives its context");
-            }
-        }
-        let early = self.calls.iter().any(|call| call.state != CallState::Cancelled && cancelled.contains(&call.id));
-        self.check(!early, "a callout was cancelled while somebody waits for it, or after its answer");
-    }
-
-    /// The answer to a callout has been given: the filter knows, if it still can.
-    pub(crate) fn after_answer(&mut self, at: usize) {
-        self.check(
-            self.calls[at].state != CallState::Pending || self.is_gone(self.calls[at].instance, self.calls[at].context),
-            "an answer got lost",
-        );
-    }
-
-    /// Everything is over.
-    pub(crate) fn after_all(&mut self) {
-        let over = self.instances.iter().all(|instance| matches!(instance.life, Life::Dead | Life::Ended));
-        self.check(over, "an instance was not told of its end");
     }
 }
