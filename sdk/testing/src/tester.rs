@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, LoadError, SharedHost, StartError, Stream};
 
@@ -49,7 +50,8 @@ pub(crate) fn engine() -> Engine {
 }
 
 impl Tester {
-    /// A filter from its module.
+    /// A filter from its module. Its binding has the proxy's defaults but for the callback deadline, which is a second: the machine that tests
+    /// may be busy. [`Tester::binding`] changes that.
     #[must_use]
     pub fn new(wasm: &[u8]) -> Self {
         Self::with_engine(&engine(), wasm)
@@ -58,7 +60,9 @@ impl Tester {
     /// The same in an engine of one's own: stores, metrics and accounting are then its own too.
     #[must_use]
     pub fn with_engine(engine: &Engine, wasm: &[u8]) -> Self {
-        Self { engine: engine.clone(), config: BindingConfig::new("test"), wasm: wasm.to_vec(), more: Vec::new() }
+        let mut config = BindingConfig::new("test");
+        config.limits.callback_deadline = Duration::from_secs(1);
+        Self { engine: engine.clone(), config, wasm: wasm.to_vec(), more: Vec::new() }
     }
 
     /// A filter from WebAssembly text.

@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use weir_wasm::stats::{Counter, TrapKind};
 
-use crate::world::{World, forever, guest, on_request};
-
-const DEADLINE: Duration = Duration::from_millis(20);
+use crate::world::{DEADLINE, World, forever, guest, on_request};
 
 #[test]
 fn endless_loops_end_at_the_deadline() {

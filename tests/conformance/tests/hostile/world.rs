@@ -172,10 +172,11 @@ impl World {
             .binding(|binding| {
                 binding.name = "bad".into();
                 binding.upstreams = Upstreams::Any;
+                binding.limits.callback_deadline = DEADLINE;
                 change(binding);
             })
             .start()?;
-        let friendly = beside(&bad, FRIENDLY, |_| {});
+        let friendly = beside(&bad, FRIENDLY, |binding| binding.limits.callback_deadline = Duration::from_secs(5));
         Ok(Self { bad, friendly })
     }
 
@@ -231,6 +232,9 @@ impl World {
         assert!((0..=64 << 20).contains(&memory), "{memory} bytes of {} instances", stats.level(Level::LiveInstances));
     }
 }
+
+/// What the bad guest's callbacks may take: longer than in production, since the machine that tests may be busy.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(100);
 
 /// Another binding on the same worker.
 pub(crate) fn beside(worker: &Worker, wat: &str, change: impl FnOnce(&mut BindingConfig)) -> Worker {
