@@ -16,8 +16,8 @@ use std::fmt;
 use crate::module::cache::{Refusal, StoreError};
 use crate::module::facts::Digest;
 use crate::module::sniff::Format;
-pub(crate) use show::{Bare, Shown};
 use show::{Archive, DigestNote, List, OneLine, Said, Size};
+pub(crate) use show::{Bare, Shown};
 
 /// A module that was not loaded: which one, and why.
 #[derive(Debug, thiserror::Error)]

@@ -102,6 +102,13 @@ pub fn rust_sdk() -> &'static Path {
     hand_out(&GUEST, "rust-sdk", recipes::rust_sdk)
 }
 
+/// The same with the DWARF that gives backtraces their lines.
+#[must_use]
+pub fn rust_sdk_with_lines() -> &'static Path {
+    static GUEST: OnceLock<PathBuf> = OnceLock::new();
+    hand_out(&GUEST, "rust-sdk-with-lines", recipes::rust_sdk_with_lines)
+}
+
 /// The contract on the Go SDK, compiled by Go itself.
 #[must_use]
 pub fn go_sdk() -> &'static Path {

@@ -4,13 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use weir_wasm32::{Build, Toolchain};
+use weir_wasm32::{Build, Profile, Toolchain};
 
 use crate::cache::{kept, list};
 use crate::{Filter, Kind};
 
 pub(crate) fn rust_sdk() -> Result<PathBuf, String> {
-    rust("rust-sdk", "rust-sdk", "", None)
+    rust("rust-sdk", "rust-sdk", "", None, Profile::Release)
+}
+
+pub(crate) fn rust_sdk_with_lines() -> Result<PathBuf, String> {
+    rust("rust-sdk-with-lines", "rust-sdk", "", None, Profile::Debug)
 }
 
 pub(crate) fn bench(kind: Kind, filter: Filter) -> Result<PathBuf, String> {
@@ -19,18 +23,18 @@ pub(crate) fn bench(kind: Kind, filter: Filter) -> Result<PathBuf, String> {
         Kind::Lean => "lean",
     };
     let feature = filter.feature();
-    rust(&format!("bench-{member}-{feature}"), "bench", member, Some(feature))
+    rust(&format!("bench-{member}-{feature}"), "bench", member, Some(feature), Profile::Release)
 }
 
 /// Builds a member of a cargo workspace, or the crate that is its own.
-fn rust(name: &str, workspace: &str, member: &str, feature: Option<&str>) -> Result<PathBuf, String> {
+fn rust(name: &str, workspace: &str, member: &str, feature: Option<&str>, profile: Profile) -> Result<PathBuf, String> {
     let toolchain = Toolchain::detect().map_err(|e| e.to_string())?;
     let sources = source(workspace);
     kept(name, &sources, &[&toolchain.id(), member, feature.unwrap_or_default()], |work, out| {
         // A target directory for each workspace: its guests share what they depend on, which with a standard library
         // from source is most of the time, and another workspace's flags would make cargo compile that anew.
         let target = work.with_file_name(format!("target-{workspace}"));
-        let mut build = Build::new(sources.join(member).join("Cargo.toml"), target).out_dir(work).locked();
+        let mut build = Build::new(sources.join(member).join("Cargo.toml"), target).out_dir(work).profile(profile).locked();
         if let Some(feature) = feature {
             build = build.feature(feature);
         }

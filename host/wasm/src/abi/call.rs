@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use wasmtime::{Caller, Linker};
 
-use super::{Answer, BAD_ARGUMENT, Guest, INTERNAL_FAILURE, NOT_FOUND, OK, PARSE_FAILURE, enter};
+use super::{Answer, BAD_ARGUMENT, Guest, INTERNAL_FAILURE, NOT_FOUND, OK, PARSE_FAILURE, enter, header};
 use crate::callout::{CallKind, Pending, Reply};
 use crate::codec::parse_map;
 use crate::error::Shown;
@@ -63,7 +63,13 @@ impl Start {
             return Ok(Err(Refusal::TooMany));
         }
         Ok(match parse_map(&metadata) {
-            Ok(parsed) => Ok(Self { upstream, size: metadata.len(), metadata: parsed }),
+            Ok(parsed) => {
+                let (sound, fewer) = header::sound_request(parsed);
+                if fewer {
+                    state.odd(stats::Counter::HeaderValuesRefused, name, "headers that no request of a filter may have were left out");
+                }
+                Ok(Self { upstream, size: metadata.len(), metadata: sound })
+            }
             Err(error) => {
                 state.odd(stats::Counter::HeaderValuesRefused, name, &error.to_string());
                 Err(Refusal::BadMap)
@@ -129,6 +135,8 @@ fn http_call(
     }
     let trailers_size = trailers.len();
     let Ok(trailers) = parse_map(&trailers) else { return Ok(BAD_ARGUMENT) };
+    let (mut trailers, _) = header::sound_request(trailers);
+    trailers.retain(|(name, _)| !name.starts_with(b":"));
     let (token, pending, reply) = begin(state, CallKind::Http, start.size + body.len() + trailers_size);
     let timeout = bounded(timeout, state);
     let binding = state.config().name.clone();

@@ -27,7 +27,7 @@ fn log(caller: Caller<'_, State>, level: u32, message: u32, length: u32) -> Answ
     if level >= state.host.log_level(&state.config().name) {
         state.guest_log(level, &text);
     }
-    state.scratch = text;
+    state.keep_scratch(text);
     Ok(OK)
 }
 

@@ -190,8 +190,11 @@ fn write(headers: &mut dyn Headers, map: MessageMap, name: &[u8], value: Option<
     }
     // Small ones are bounded by their number.
     let size = name.len() + value.len();
-    if size > MAX_MAP_BYTES / MAX_MAP_PAIRS && map_size(headers) + size > MAX_MAP_BYTES {
-        return Err("the map would be larger than 1 MiB");
+    if size > MAX_MAP_BYTES / MAX_MAP_PAIRS {
+        let goes = if appends { 0 } else { headers.get(name).map_or(0, <[u8]>::len) };
+        if map_size(headers) - goes + size > MAX_MAP_BYTES {
+            return Err("the map would be larger than 1 MiB");
+        }
     }
     if appends {
         headers.add(name, value);
@@ -233,6 +236,21 @@ fn check_value(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
         b":path" | b":method" if value.is_empty() || value.contains(&b' ') => Err("this pseudo header is neither empty nor has spaces"),
         _ => Ok(()),
     }
+}
+
+/// What of `headers` may stand in a request that a filter makes, names in lower case: sound names and values, and not the framing, which is the
+/// proxy's. Whether anything was left out.
+pub(super) fn sound_request(headers: Vec<(Bytes, Bytes)>) -> (Vec<(Bytes, Bytes)>, bool) {
+    let count = headers.len();
+    let sound = |(name, value): (Bytes, Bytes)| {
+        let name = if has_uppercase(&name) { name.to_ascii_lowercase().into() } else { name };
+        let framing = matches!(name.as_ref(), b"content-length" | b"transfer-encoding" | b"connection");
+        let fine = !framing && check_name(&name, MessageMap::RequestHeaders).is_ok() && check_value(&name, &value).is_ok();
+        fine.then_some((name, value))
+    };
+    let kept: Vec<_> = headers.into_iter().filter_map(sound).collect();
+    let fewer = kept.len() < count;
+    (kept, fewer)
 }
 
 /// Whether a header may stand in a response that a filter makes.

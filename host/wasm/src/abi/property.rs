@@ -26,7 +26,7 @@ fn get(caller: Caller<'_, State>, path: u32, length: u32, out_pointer: u32, out_
     bytes.clear();
     bytes.extend_from_slice(guest.take(path, length)?);
     let answer = answer(&mut guest, Path::new(&bytes), out_pointer, out_size);
-    guest.state_mut().scratch = bytes;
+    guest.state_mut().keep_scratch(bytes);
     answer
 }
 

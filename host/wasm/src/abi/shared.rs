@@ -34,7 +34,7 @@ fn get(caller: Caller<'_, State>, key: u32, length: u32, out_pointer: u32, out_s
         }
         None => Ok(NOT_FOUND),
     };
-    guest.state_mut().scratch = value;
+    guest.state_mut().keep_scratch(value);
     answer
 }
 
@@ -142,6 +142,6 @@ fn dequeue(caller: Caller<'_, State>, queue: u32, out_pointer: u32, out_size: u3
         Err(QueueError::Empty) => Ok(EMPTY),
         Err(_) => Ok(NOT_FOUND),
     };
-    guest.state_mut().scratch = item;
+    guest.state_mut().keep_scratch(item);
     answer
 }

@@ -182,7 +182,7 @@ fn random_get(caller: Caller<'_, State>, pointer: u32, length: u32) -> Answer {
     bytes.resize(length as usize, 0);
     host.random(&mut bytes);
     let written = guest.write(pointer, &bytes);
-    guest.state_mut().scratch = bytes;
+    guest.state_mut().keep_scratch(bytes);
     written?;
     Ok(SUCCESS)
 }

@@ -50,7 +50,7 @@ pub(super) fn prove(binding: &Arc<Binding>, host: Option<&CanaryHost>) -> Result
     stream.probe();
     drop(stream);
     if vm.is_dead() {
-        let trap = Why { message: "creating a stream context trapped".into(), frames: Vec::new() };
+        let trap = Why { message: "creating a stream context ended the instance; the log says why".into(), frames: Vec::new() };
         return Err(module.fault(LoadFault::Trapped {
             phase: Phase::Probe,
             function: Callback::ContextCreate.name().into(),

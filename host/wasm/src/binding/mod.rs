@@ -19,7 +19,7 @@ use crate::host::Side;
 use crate::metrics::MetricSet;
 use crate::module::callbacks::Callback;
 use crate::module::{LoadLimits, LoadOptions, Module};
-use crate::shared::Scope;
+use crate::shared::{DataCounters, QueueCounters, Scope};
 use crate::stats::BindingStats;
 use crate::stream::may_write;
 use crate::vm::state::State;
@@ -109,6 +109,18 @@ impl Binding {
     #[must_use]
     pub fn metrics(&self) -> &Arc<MetricSet> {
         &self.metrics
+    }
+
+    /// What the shared data of its `vm_id` holds, and what its bounds have cost.
+    #[must_use]
+    pub fn shared_data(&self) -> DataCounters {
+        self.scope.counters()
+    }
+
+    /// The same of each of its `vm_id`'s queues.
+    #[must_use]
+    pub fn queues(&self) -> Vec<QueueCounters> {
+        self.engine.shared().queues().counters(self.config.vm_id())
     }
 
     pub(crate) fn engine(&self) -> &Engine {

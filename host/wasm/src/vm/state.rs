@@ -132,6 +132,16 @@ impl State {
         }
     }
 
+    /// Keeps a buffer for the next host call, unless it is one of the rare large ones: a guest's memory is bounded, and so is what it makes
+    /// the host keep.
+    #[inline]
+    pub(crate) fn keep_scratch(&mut self, buffer: Vec<u8>) {
+        const MOST: usize = 64 << 10;
+        if buffer.capacity() <= MOST {
+            self.scratch = buffer;
+        }
+    }
+
     pub(crate) fn config(&self) -> &BindingConfig {
         self.binding.config()
     }

@@ -45,7 +45,7 @@ fn a_root_context_reaches_a_live_stream_and_no_deleted_one() {
 fn a_context_of_another_instance_is_unknown() {
     let stranger = Guest::new().tag('b').on("request_headers", [call(SWITCH, [I(3)]), call(SWITCH, [Param(0)])]);
     let (worker, story) = Scene::chain([Guest::new().watching("request_headers"), stranger]).start();
-    // The first guest's contexts are 1, 2 and 3 by the second request; the second's own are 1 and 2 at the first.
+    // The first guest numbers its contexts from the same 1: an id means nothing beyond its own instance.
     drop(worker.get("/").run());
     assert_eq!(story.statuses(SWITCH), [2, 0]);
 }

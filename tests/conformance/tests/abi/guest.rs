@@ -217,11 +217,26 @@ impl Guest {
 
 struct Builder<'g> {
     guest: &'g Guest,
-    imports: Vec<(String, String)>,
+    imports: Vec<String>,
     strings: Vec<u8>,
     names: Names,
     flush: String,
     functions: String,
+}
+
+/// The arguments of a call as text.
+#[derive(Default)]
+struct Passed {
+    types: String,
+    values: String,
+    /// What keeps out-values in variables, after the call.
+    kept: String,
+    /// The cell of a pointer that comes back; its size is in the next.
+    data: Option<u32>,
+}
+
+fn constant(value: u32) -> String {
+    format!("(i32.const {})", value.cast_signed())
 }
 
 impl<'g> Builder<'g> {
@@ -239,7 +254,7 @@ impl<'g> Builder<'g> {
         let mut wat =
             "(module\n(import \"env\" \"proxy_call_foreign_function\" (func $tell (param i32 i32 i32 i32 i32 i32) (result i32)))\n"
                 .to_owned();
-        for (text, _) in &self.imports {
+        for text in &self.imports {
             wat += text;
         }
         let tag = u32::from(self.guest.tag);
@@ -307,57 +322,17 @@ impl<'g> Builder<'g> {
         let number = self.names.calls.len() as u32;
         self.names.calls.push(name.to_owned());
         let record = RECORDS + number * RECORD;
-        let (mut cell, mut types, mut values, mut kept, mut data) = (record + 16, String::new(), String::new(), String::new(), None);
-        for arg in args {
-            let mut push = |kind: &str, value: String| {
-                types += kind;
-                types += " ";
-                values += &value;
-            };
-            let constant = |value: u32| format!("(i32.const {})", value.cast_signed());
-            match arg {
-                I(value) => push("i32", constant(*value)),
-                L(value) => push("i64", format!("(i64.const {value})")),
-                Arg::B(bytes) => {
-                    push("i32", constant(self.string(bytes)));
-                    push("i32", constant(bytes.len() as u32));
-                }
-                P(bytes) => push("i32", constant(self.string(bytes))),
-                At(pointer, length) => {
-                    push("i32", constant(*pointer));
-                    push("i32", constant(*length));
-                }
-                Out | Keep(_) => {
-                    if let Keep(variable) = arg {
-                        let _ = writeln!(kept, "(i32.store (i32.const {}) (i32.load (i32.const {cell})))", VARS + variable * 4);
-                    }
-                    push("i32", constant(cell));
-                    cell += 8;
-                }
-                Data => {
-                    data = Some(cell);
-                    push("i32", constant(cell));
-                    push("i32", constant(cell + 8));
-                    cell += 16;
-                }
-                Var(variable) => push("i32", format!("(i32.load (i32.const {}))", VARS + variable * 4)),
-                Param(index) => push("i32", format!("(local.get {index})")),
-            }
-        }
+        let Passed { types, values, kept, data } = self.pass(args, record + 16);
         let result = result_of(name);
-        let import = format!("$f{number}");
         let declared = if result.is_empty() { String::new() } else { format!("(result {result})") };
-        self.imports.push((format!("(import \"{module}\" \"{name}\" (func {import} (param {types}) {declared}))\n"), import.clone()));
-        let _ = writeln!(body, "(memory.fill (i32.const {}) (i32.const 0xEE) (i32.const 40))", record + 8);
+        self.imports.push(format!("(import \"{module}\" \"{name}\" (func $f{number} (param {types}) {declared}))\n"));
+        let (status, first) = (record + 8, record + 16);
+        let _ = writeln!(body, "(memory.fill (i32.const {status}) (i32.const 0xEE) (i32.const 40))");
+        let call = format!("(call $f{number} {values})");
         let _ = match result {
-            "" => writeln!(body, "(call {import} {values}) (i32.store (i32.const {}) (i32.const 0))", record + 8),
-            "f64" => writeln!(
-                body,
-                "(f64.store (i32.const {}) (call {import} {values})) (i32.store (i32.const {}) (i32.const 0))",
-                record + 16,
-                record + 8
-            ),
-            _ => writeln!(body, "(i32.store (i32.const {}) (call {import} {values}))", record + 8),
+            "" => writeln!(body, "{call} (i32.store (i32.const {status}) (i32.const 0))"),
+            "f64" => writeln!(body, "(f64.store (i32.const {first}) {call}) (i32.store (i32.const {status}) (i32.const 0))"),
+            _ => writeln!(body, "(i32.store (i32.const {status}) {call})"),
         };
         *body += &kept;
         let _ = writeln!(
@@ -368,7 +343,7 @@ impl<'g> Builder<'g> {
         let mut told = Self::tell(0, &format!("(i32.const {record})"), &format!("(i32.const {RECORD})"));
         if let Some(cell) = data {
             let bytes = Self::tell(1, &format!("(i32.load (i32.const {cell}))"), &format!("(i32.load (i32.const {}))", cell + 8));
-            let _ = writeln!(told, "(if (i32.eqz (i32.load (i32.const {}))) (then {bytes}))", record + 8);
+            let _ = writeln!(told, "(if (i32.eqz (i32.load (i32.const {status}))) (then {bytes}))");
         }
         if quiet {
             // Told once, by the next callback: a record without a tag is none.
@@ -377,6 +352,40 @@ impl<'g> Builder<'g> {
         } else {
             *body += &told;
         }
+    }
+
+    /// Arguments as text; out-values go to the cells from `cell` on.
+    fn pass(&mut self, args: &[Arg], mut cell: u32) -> Passed {
+        let mut passed = Passed::default();
+        for arg in args {
+            let kind = if matches!(arg, L(_)) { "i64 " } else { "i32 " };
+            let values = match arg {
+                I(value) => vec![constant(*value)],
+                L(value) => vec![format!("(i64.const {value})")],
+                Arg::B(bytes) => vec![constant(self.string(bytes)), constant(bytes.len() as u32)],
+                P(bytes) => vec![constant(self.string(bytes))],
+                At(pointer, length) => vec![constant(*pointer), constant(*length)],
+                Out => vec![constant(cell)],
+                Keep(variable) => {
+                    let _ = writeln!(passed.kept, "(i32.store (i32.const {}) (i32.load (i32.const {cell})))", VARS + variable * 4);
+                    vec![constant(cell)]
+                }
+                Data => {
+                    passed.data = Some(cell);
+                    vec![constant(cell), constant(cell + 8)]
+                }
+                Var(variable) => vec![format!("(i32.load (i32.const {}))", VARS + variable * 4)],
+                Param(index) => vec![format!("(local.get {index})")],
+            };
+            cell += match arg {
+                Out | Keep(_) => 8,
+                Data => 16,
+                _ => 0,
+            };
+            passed.types += &kind.repeat(values.len());
+            passed.values += &values.concat();
+        }
+        passed
     }
 
     fn allocator(&mut self) {

@@ -11,6 +11,7 @@ mod callouts;
 mod contexts;
 mod grpc;
 mod guest;
+mod loading;
 mod order;
 mod queues;
 mod retire;

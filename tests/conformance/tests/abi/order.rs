@@ -164,3 +164,17 @@ fn dropping_a_stream_at_any_moment_logs_and_deletes_once() {
         assert!(ends.ends_with("a.log b.log a.done a.delete b.done b.delete"), "{names}");
     }
 }
+
+#[test]
+fn metadata_frames_are_told_to_those_who_are_there() {
+    let guest = Guest::new().watching("request_headers request_metadata response_metadata");
+    let (worker, story) = Scene::of(guest).start();
+    let mut stream = worker.stream();
+    stream.metadata(Side::Request, 1);
+    assert!(story.callbacks().is_empty(), "there is no context yet");
+    stream.host_mut().set_map(weir_wasm::MessageMap::RequestHeaders, &[(":path", "/")]);
+    stream.request_headers(false);
+    stream.metadata(Side::Request, 2);
+    stream.metadata(Side::Response, 3);
+    assert_eq!(story.callbacks(), ["a.request_headers(2,1,0)", "a.request_metadata(2,2)", "a.response_metadata(2,3)"]);
+}

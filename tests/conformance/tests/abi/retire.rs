@@ -5,16 +5,16 @@ use std::time::Duration;
 use weir_sdk_testing::Worker;
 use weir_wasm::stats::Counter;
 
-use crate::guest::{Guest, I, Return, S, call};
+use crate::guest::{At, Guest, I, M, Out, Return, S, Step, call};
 use crate::story::{Scene, Story};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A root context that is not done at once, and what it does about it.
-fn lingering(callback: &str, steps: impl Into<Vec<crate::guest::Step>>) -> (Worker, Story) {
-    let done = crate::guest::Step::Raw("(if (i32.eq (local.get 0) (i32.const 1)) (then (return (i32.const 0))))".into());
-    let guest = Guest::new().on("done", [done]).watching("delete tick queue_ready log").on(callback, steps);
-    let guest = guest.on("configure", [call("proxy_set_tick_period_milliseconds", [I(100)])]);
+/// A root context that is not done at once.
+fn lingering() -> (Worker, Story) {
+    let done = Step::Raw("(if (i32.eq (local.get 0) (i32.const 1)) (then (return (i32.const 0))))".into());
+    let guest =
+        Guest::new().on("configure", [call("proxy_set_tick_period_milliseconds", [I(100)])]).on("done", [done]).watching("delete tick");
     let (worker, story) = Scene::of(guest).start();
     story.clear();
     (worker, story)
@@ -31,7 +31,7 @@ fn a_filter_that_is_done_ends_at_once() {
 
 #[test]
 fn a_filter_that_is_not_done_has_until_the_deadline() {
-    let (worker, story) = lingering("log", []);
+    let (worker, story) = lingering();
     worker.filter().retire();
     assert_eq!(story.names(), "a.done");
     worker.host.advance(PATIENCE - Duration::from_millis(1));
@@ -48,20 +48,30 @@ fn a_filter_that_is_not_done_has_until_the_deadline() {
 
 #[test]
 fn proxy_done_ends_the_wait() {
-    let ask = call(
-        "proxy_http_call",
-        [S("up"), crate::guest::M(&[(":method", "GET"), (":path", "/"), (":authority", "up")]), S(""), S(""), I(0), crate::guest::Out],
-    );
-    let (worker, story) = lingering("request_headers", [call("proxy_set_effective_context", [I(1)]), ask]);
-    let _ = worker.get("/").run();
-    drop(story);
-    let _ = worker;
-
-    let (worker, story) = lingering("foreign_function", [call("proxy_done", []), call("proxy_done", [])]);
-    worker.filter().call_foreign(1, "".into());
-    assert_eq!(story.statuses("proxy_done"), [1, 1], "nothing waits for it yet");
+    // It has something to tell before it goes, and is done when that has arrived.
+    let head = M(&[(":method", "POST"), (":path", "/"), (":authority", "up")]);
+    let ask = call("proxy_http_call", [S("up"), head, S("last words"), At(0, 0), I(0), Out]);
+    let done = [call("proxy_done", []), call("proxy_done", [])];
+    let guest = Guest::new().on("done", [ask, Return(0)]).on("http_call_response", done).watching("delete");
+    let (worker, story) = Scene::of(guest).start();
+    story.clear();
     worker.filter().retire();
     assert!(!worker.filter().is_gone());
+    worker.host.take_callout().unwrap().respond(200, &[], "");
+    assert_eq!(story.statuses("proxy_done"), [0, 1], "once is enough");
+    worker.run_timers();
+    assert!(worker.filter().is_gone());
+    assert_eq!(story.names(), "a.done a.http_call_response a.delete");
+    assert_eq!(worker.stats().counter(Counter::DeadlineMisses), 0);
+}
+
+#[test]
+fn proxy_done_from_inside_on_done_counts() {
+    let (worker, story) = Scene::of(Guest::new().on("done", [call("proxy_done", []), Return(0)]).watching("delete")).start();
+    story.clear();
+    worker.filter().retire();
+    assert!(worker.filter().is_gone());
+    assert_eq!(story.names(), "a.done a.delete");
 }
 
 #[test]

@@ -242,7 +242,7 @@ fn run(row: &Row) {
 }
 
 /// Runs every row, whatever the others do.
-fn run_all(rows: Vec<Row>) {
+fn run_all(rows: &[Row]) {
     let failed = rows.iter().filter(|row| std::panic::catch_unwind(AssertUnwindSafe(|| run(row))).is_err()).count();
     assert_eq!(failed, 0, "of {} rows; each is told above", rows.len());
 }
@@ -254,7 +254,7 @@ fn assert_trapped(worker: &Worker, kind: TrapKind, message: &str, title: &str) {
 
 #[test]
 fn every_row_holds() {
-    run_all(rows::all());
+    run_all(&rows::all());
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_pointer_outside_of_memory_ends_the_instance_and_names_the_function() {
         }
     }
     assert!(rows.len() > 250, "only {} pointers are tried", rows.len());
-    run_all(rows);
+    run_all(&rows);
 }
 
 /// A response header that came through.

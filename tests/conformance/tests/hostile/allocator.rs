@@ -85,7 +85,10 @@ fn nothing_outside_can_be_reached_from_the_allocator() {
         ("(call $set_shared (i32.const 1024) (i32.const 4) (i32.const 1024) (i32.const 4) (i32.const 0))", "proxy_set_shared_data"),
         ("(call $get_shared (i32.const 1024) (i32.const 4) (i32.const 64) (i32.const 68) (i32.const 72))", "proxy_get_shared_data"),
         ("(call $property (i32.const 1024) (i32.const 4) (i32.const 64) (i32.const 68))", "proxy_get_property"),
-        ("(call $foreign (i32.const 1048) (i32.const 8) (i32.const 0) (i32.const 0) (i32.const 64) (i32.const 68))", "proxy_call_foreign_function"),
+        (
+            "(call $foreign (i32.const 1048) (i32.const 8) (i32.const 0) (i32.const 0) (i32.const 64) (i32.const 68))",
+            "proxy_call_foreign_function",
+        ),
         ("(call $define (i32.const 0) (i32.const 1024) (i32.const 4) (i32.const 64))", "proxy_define_metric"),
         ("(call $register (i32.const 1024) (i32.const 4) (i32.const 64))", "proxy_register_shared_queue"),
     ];

@@ -97,7 +97,7 @@ fn shared_data_stays_within_its_bounds() {
     let world = World::new(&on_request(giant));
     assert_eq!(world.bad.get("/").run().status(), 200);
     assert_eq!(world.counter(Counter::SharedRefused), 1);
-    world.says(&["proxy_set_shared_data: shared data: 2000000"]);
+    world.says(&["proxy_set_shared_data: shared data: the entry needs 2000000 bytes and at most 1048576 are allowed"]);
     world.others_answer();
 }
 
@@ -133,7 +133,7 @@ fn a_queue_that_feeds_itself_does_not_keep_the_worker() {
     let ready = format!(r#"(func (export "proxy_on_queue_ready") (param i32 i32) {ENQUEUE} {ENQUEUE})"#);
     let world = World::new(&guest(&format!("{REGISTER} {ready} {}", request_headers(ENQUEUE))));
     assert_eq!(world.bad.get("/").run().status(), 200);
-    assert_eq!(queue_calls(&world.bad)[3], 15, "one, then two, four, eight");
+    assert_eq!(queue_calls(&world.bad), [100, 200, 300, 400], "at most so many at a time");
     for _ in 0..20 {
         world.bad.run_timers();
         world.others_answer();
@@ -185,6 +185,34 @@ fn callouts_in_flight_carry_no_more_than_the_memory_ceiling() {
     assert!(carried <= (8 << 20) + 3_000_000, "{carried}");
     world.says(&["the callouts in flight carry more than the binding may have memory (limits.memory)"]);
     world.others_answer();
+}
+
+#[test]
+fn a_callout_cannot_smuggle() {
+    let headers = crate::world::map(&[
+        (":method", "POST"),
+        (":path", "/"),
+        (":authority", "up"),
+        ("X-Fine", "1"),
+        ("x-split", "1\r\nx-evil: 1"),
+        ("x evil", "1"),
+        ("content-length", "3"),
+        ("transfer-encoding", "chunked"),
+        (":status", "200"),
+    ]);
+    let data = format!(r#"(data (i32.const 8192) "{}")"#, crate::world::escaped(&headers));
+    let call = format!(
+        "(drop (call $http (i32.const 1040) (i32.const 2) (i32.const 8192) (i32.const {0}) (i32.const 0) (i32.const 0) (i32.const 8192)
+           (i32.const {0}) (i32.const 0) (i32.const 8)))",
+        headers.len()
+    );
+    let world = World::new(&guest(&format!("{data} {}", request_headers(&call))));
+    let _exchange = world.bad.get("/").run();
+    let callout = world.bad.host.take_callout().expect("the rest is sent");
+    let names = |pairs: &[(bytes::Bytes, bytes::Bytes)]| pairs.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" ");
+    assert_eq!(names(&callout.headers), r#"b":method" b":path" b":authority" b"x-fine""#);
+    assert_eq!(names(&callout.trailers), r#"b"x-fine""#);
+    assert_eq!(world.counter(Counter::HeaderValuesRefused), 1);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn headers_without_number_stop_at_the_bound() {
         assert_eq!(exchange.status(), 200, "{}", world.log());
         assert_eq!(exchange.stream.host().map(MessageMap::RequestHeaders).expect("headers").count(), MAX_MAP_PAIRS);
         assert_eq!(world.counter(Counter::HeaderValuesRefused), 3000 - (MAX_MAP_PAIRS as u64 - 4));
-        world.says(&["the map has 1024 headers already", "such warnings were not logged"]);
+        world.says(&["the map has 1024 headers already"]);
         world.others_answer();
     }
 }

@@ -4,6 +4,8 @@
 //! [`world`] runs each of them beside a friendly filter on one worker. A guest may turn bad only at a certain hour, so that it passes the proof
 //! that loading makes.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
 mod allocator;
 mod crash_loop;
 mod floods;

@@ -43,10 +43,7 @@ fn tables_count_against_the_ceiling_together() {
 fn what_is_too_large_from_the_beginning_is_refused_at_load() {
     let large = [
         ("(module (memory (export \"memory\") 200) (func (export \"proxy_abi_version_0_2_1\")))", "12.5 MiB of memory"),
-        (
-            "(module (memory (export \"memory\") 1) (table 2000000 funcref) (func (export \"proxy_abi_version_0_2_1\")))",
-            "limits.memory",
-        ),
+        ("(module (memory (export \"memory\") 1) (table 2000000 funcref) (func (export \"proxy_abi_version_0_2_1\")))", "limits.memory"),
     ];
     for (wat, why) in large {
         match World::start(wat, |binding| binding.limits.memory = CEILING) {

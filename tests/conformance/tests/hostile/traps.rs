@@ -9,7 +9,12 @@ use crate::world::{World, guest, on_request};
 /// Every callback of a running HTTP filter: name, parameters, whether it has a result, and what it does when it does not trap.
 const HTTP: [(&str, usize, bool, &str); 22] = [
     ("proxy_on_context_create", 2, false, ""),
-    ("proxy_on_configure", 2, true, "(drop (call $tick (i32.const 1000))) (drop (call $register (i32.const 1024) (i32.const 4) (i32.const 12)))"),
+    (
+        "proxy_on_configure",
+        2,
+        true,
+        "(drop (call $tick (i32.const 1000))) (drop (call $register (i32.const 1024) (i32.const 4) (i32.const 12)))",
+    ),
     ("proxy_on_tick", 1, false, ""),
     ("proxy_on_request_headers", 3, true, CALL_OUT),
     ("proxy_on_request_body", 3, true, ""),
@@ -148,7 +153,7 @@ fn a_trap_while_starting_is_refused_at_load() {
         (
             r#"(func $boom (export "proxy_on_context_create") (param i32 i32) (if (local.get 1) (then unreachable)))"#,
             "proxy_on_context_create",
-            "aborted",
+            "ended the instance",
         ),
         (r#"(func $boom (export "proxy_on_vm_start") (param i32 i32) (result i32) unreachable)"#, "proxy_on_vm_start", "boom"),
         (r#"(func $boom (export "proxy_on_configure") (param i32 i32) (result i32) unreachable)"#, "proxy_on_configure", "boom"),
@@ -202,6 +207,17 @@ fn a_panic_in_rust_has_its_message_and_function_names_in_the_log() {
     }
     assert!(!log.contains("_ZN") && !log.contains("_RNv"), "names are readable:\n{log}");
     assert_eq!(worker.get("/").run().status(), 200);
+}
+
+#[test]
+fn a_backtrace_has_files_and_lines_where_the_module_has_them() {
+    let wasm = std::fs::read(weir_test_guests::rust_sdk_with_lines()).expect("built");
+    let worker = Tester::new(&wasm).binding(|binding| binding.name = "rust-lines".into()).start().expect("starts");
+    assert_eq!(worker.get("/trap").run().status(), 503);
+    let log: String = worker.host.log_lines().iter().map(|line| format!("{}\n", line.message)).collect();
+    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/rust-sdk/src/lib.rs")).expect("its source");
+    let line = source.lines().position(|line| line.contains("asked to trap")).expect("it panics") + 1;
+    assert!(log.contains(&format!("src/lib.rs:{line})")), "line {line} in:\n{log}");
 }
 
 #[test]

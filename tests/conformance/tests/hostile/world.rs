@@ -9,8 +9,8 @@ use weir_wasm::codec::{Pairs, map_size, write_map};
 use weir_wasm::stats::{Counter, Level, TrapKind};
 use weir_wasm::{BindingConfig, Chain, Engine, EngineOptions, Filter, Upstreams};
 
-/// Every host function the guests call, by a short name; `p` and `r` are `i32` parameters and result.
-const IMPORTS: &[(&str, &str, usize)] = &[
+/// Every host function the guests call: short name, name, number of `i32` parameters.
+pub(crate) const IMPORTS: &[(&str, &str, usize)] = &[
     ("log", "proxy_log", 3),
     ("now", "proxy_get_current_time_nanoseconds", 1),
     ("tick", "proxy_set_tick_period_milliseconds", 1),

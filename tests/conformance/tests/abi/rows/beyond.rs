@@ -10,6 +10,7 @@ use crate::table::{BAD_ARGUMENT, CAS_MISMATCH, EMPTY, INTERNAL_FAILURE, NOT_FOUN
 const HEAD: &[(&str, &str)] = &[(":method", "GET"), (":path", "/"), (":authority", "up")];
 
 #[rustfmt::skip] // one row a line, as far as that goes
+#[expect(clippy::too_many_lines, reason = "a table, one row a line")]
 pub fn callouts() -> Vec<Row> {
     const HTTP: &str = "proxy_http_call";
     const UNARY: &str = "proxy_grpc_call";
