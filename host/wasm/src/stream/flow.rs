@@ -340,6 +340,8 @@ impl Flow {
         for stage in &mut self.stages {
             stage.lanes = Default::default();
             stage.due = [false; 2];
+            // Handed to it, but not shown yet: now it never will be.
+            stage.reached &= stage.vm.is_some() || !stage.wants[Side::Request as usize];
         }
         self.due = [0; 2];
         self.out = Default::default();

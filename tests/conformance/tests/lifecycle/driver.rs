@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,14 +51,16 @@ impl StreamHost for Watched {
     }
 }
 
+thread_local! {
+    /// A test's own: accounting is by the name of a binding, and every test looks at it.
+    static ENGINE: Engine = Engine::new(EngineOptions::default()).expect("an engine");
+    static BINDINGS: RefCell<HashMap<(usize, Policy), Arc<Binding>>> = RefCell::default();
+}
+
 /// A filter of this position and policy; compiled once, kept for all cases.
 fn binding(position: usize, policy: Policy) -> Arc<Binding> {
-    static BINDINGS: OnceLock<Mutex<HashMap<(usize, Policy), Arc<Binding>>>> = OnceLock::new();
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).expect("an engine"));
-    let mut bindings = BINDINGS.get_or_init(Mutex::default).lock().expect("no case panics while it loads");
-    if let Some(known) = bindings.get(&(position, policy)) {
-        return known.clone();
+    if let Some(known) = BINDINGS.with_borrow(|bindings| bindings.get(&(position, policy)).cloned()) {
+        return known;
     }
     let mut config = BindingConfig::new(&format!("f{position}"));
     config.vm_configuration = vec![b'.'; position + 1].into();
@@ -71,12 +73,13 @@ fn binding(position: usize, policy: Policy) -> Arc<Binding> {
     if policy.limited {
         config.limits.body = LIMIT;
     }
-    let binding = match bindings.values().next() {
-        Some(known) => Binding::from_module(engine, config, known.module().clone(), None),
+    let known = BINDINGS.with_borrow(|bindings| bindings.values().next().map(|binding| binding.module().clone()));
+    let binding = ENGINE.with(|engine| match known {
+        Some(module) => Binding::from_module(engine, config, module, None),
         None => Binding::load(engine, config, "puppet", &puppet::wasm(), None),
-    };
+    });
     let binding = binding.expect("the puppet loads");
-    bindings.insert((position, policy), binding.clone());
+    BINDINGS.with_borrow_mut(|bindings| bindings.insert((position, policy), binding.clone()));
     binding
 }
 

@@ -290,6 +290,8 @@ impl Model {
         let Some(stream) = stream else { return self.error("a context for no stream".into()) };
         self.instance(number).contexts.insert(args[0], (stream, Phase::Created));
         let closing = self.streams[stream].closing;
+        let in_reply = self.streams[stream].reply.is_some() && !closing;
+        self.check(!in_reply, "a filter that the request never reached has a part in the reply");
         let place = &mut self.streams[stream].places[position];
         let sound = place.context.is_none() && !place.failed;
         place.late = closing;
