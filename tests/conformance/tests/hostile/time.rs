@@ -27,7 +27,7 @@ fn endless_loops_end_at_the_deadline() {
         assert_eq!(exchange.status(), 503, "{what}");
         assert_eq!(exchange.local_reply().expect("a reply").details, "wasm_trap{bad}");
         assert_eq!((world.traps(TrapKind::DeadlineExceeded), world.counter(Counter::DeadlineMisses)), (1, 1), "{what}: {}", world.log());
-        world.says(&["filter bad", "proxy_on_request_headers", "it ran for longer than 20ms"]);
+        world.says(&["filter bad", "proxy_on_request_headers", "it ran for longer than 100ms"]);
         drop(exchange);
         world.others_answer();
         world.nothing_is_left();
