@@ -1,0 +1,15 @@
+//! Weir's configuration contract: the one schema (`proto/`), its Rust types, its YAML form and what makes a configuration valid.
+//!
+//! No I/O, no threads: files are read and connections are made elsewhere.
+
+/// `weir.config.v1`: the configuration.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, reason = "generated; the documentation is the schema's")]
+pub mod config {
+    include!(concat!(env!("OUT_DIR"), "/weir.config.v1.rs"));
+}
+
+/// Envoy's delta discovery messages.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, reason = "generated")]
+pub mod discovery {
+    include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
+}

@@ -1,0 +1,1 @@
+//! weir-proxy: moves bytes natively, decides in Proxy-Wasm filters.

@@ -1,0 +1,2 @@
+//! The `weir-proxy` binary.
+fn main() {}
