@@ -47,7 +47,8 @@ fn a_keep_alive_request_costs_two_receives_and_two_sends() {
 }
 
 fn may_trace() -> Result<(), String> {
-    let tried = Command::new("strace").args(["-f", "-c", "-o", "/dev/null", "true"]).output().map_err(|e| format!("no strace here: {e}"))?;
+    let tried =
+        Command::new("strace").args(["-f", "-c", "-o", "/dev/null", "true"]).output().map_err(|e| format!("no strace here: {e}"))?;
     if tried.status.success() { Ok(()) } else { Err(format!("strace may not trace: {}", String::from_utf8_lossy(&tried.stderr))) }
 }
 

@@ -16,10 +16,9 @@ pub(super) fn write(folder: &Path) -> Result<()> {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)?;
     fs::write(folder.join("ca.pem"), authority.pem())?;
-    for (name, host, usage) in [
-        ("server", SERVER, ExtendedKeyUsagePurpose::ServerAuth),
-        ("client", "client.localhost", ExtendedKeyUsagePurpose::ClientAuth),
-    ] {
+    for (name, host, usage) in
+        [("server", SERVER, ExtendedKeyUsagePurpose::ServerAuth), ("client", "client.localhost", ExtendedKeyUsagePurpose::ClientAuth)]
+    {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut certificate = CertificateParams::new(vec![host.to_owned()])?;
         // Two certificates of one name would be taken for one.

@@ -130,9 +130,7 @@ fn h2load(program: &Path, port: u16, requests: u64) -> Result<Seen> {
 fn read_h2load(said: &str) -> Option<Seen> {
     let line = said.lines().find_map(|line| line.strip_prefix("finished in "))?;
     let counts = said.lines().find_map(|line| line.strip_prefix("requests: "))?;
-    let count = |what: &str| -> Option<u64> {
-        counts.split(", ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
-    };
+    let count = |what: &str| -> Option<u64> { counts.split(", ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok()) };
     let succeeded = count(" succeeded")?;
     let done = count(" done")?;
     let lost = count(" total")?.checked_sub(done)? + count(" errored")? + count(" timeout")?;
@@ -158,7 +156,8 @@ mod tests {
         let seen = read_wrk(fine).unwrap();
         assert_eq!((seen.answered, seen.refused, seen.errors), (184_230, 0, 0));
         assert!((seen.seconds - 3.0).abs() < 1e-9);
-        let bad = "  12 requests in 950.00ms, 1MB read\n  Socket errors: connect 1, read 20, write 3, timeout 4\n  Non-2xx or 3xx responses: 7\n";
+        let bad =
+            "  12 requests in 950.00ms, 1MB read\n  Socket errors: connect 1, read 20, write 3, timeout 4\n  Non-2xx or 3xx responses: 7\n";
         let seen = read_wrk(bad).unwrap();
         assert_eq!((seen.answered, seen.refused, seen.errors), (12, 7, 28));
         assert!((seen.seconds - 0.95).abs() < 1e-9);

@@ -78,7 +78,8 @@ impl Process {
         let mut next = 0;
         while let Some(pid) = found.get(next).copied() {
             let children = tasks(pid).into_iter().filter_map(|task| fs::read_to_string(task.join("children")).ok());
-            let children: Vec<_> = children.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()).collect::<Vec<_>>()).collect();
+            let children: Vec<_> =
+                children.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()).collect::<Vec<_>>()).collect();
             found.extend(children);
             next += 1;
         }

@@ -94,10 +94,12 @@ impl<'a> Ground<'a> {
 }
 
 fn guests(kind: Kind) -> Vec<(&'static str, String)> {
-    let names = [("POLICY_WASM", "POLICY_CONFIG"), ("FAULT_WASM", "FAULT_CONFIG"), ("ROUTER_WASM", "ROUTER_CONFIG"), (
-        "TELEMETRY_WASM",
-        "TELEMETRY_CONFIG",
-    )];
+    let names = [
+        ("POLICY_WASM", "POLICY_CONFIG"),
+        ("FAULT_WASM", "FAULT_CONFIG"),
+        ("ROUTER_WASM", "ROUTER_CONFIG"),
+        ("TELEMETRY_WASM", "TELEMETRY_CONFIG"),
+    ];
     let values = Filter::ALL.map(|filter| (bench(kind, filter).display().to_string(), format!("{:?}", filter.config())));
     names.into_iter().zip(values).flat_map(|((wasm, config), (path, text))| [(wasm, path), (config, text)]).collect()
 }
@@ -120,7 +122,8 @@ fn render(template: &str, known: &[(&str, String)]) -> Result<String> {
         text = text.replace(&format!("@{name}@"), value);
     }
     let left = text.match_indices('@').map(|(at, _)| text[at + 1..].split('@').next().unwrap_or_default());
-    let left: Vec<_> = left.filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b))).collect();
+    let left: Vec<_> =
+        left.filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b))).collect();
     ensure!(left.is_empty(), "a template names {left:?}, which nobody fills in");
     Ok(text)
 }

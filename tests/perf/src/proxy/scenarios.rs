@@ -152,10 +152,7 @@ const TLS: Scenario = Scenario {
     load: Load::Handshakes { client_certificate: false, post_quantum: false },
     check: Check::Nothing,
     refused: 0.0,
-    targets: &[
-        target("tls_handshake", Program::Weir, WEIR_TLS, "TLS"),
-        target("nginx_tls_handshake", Program::Nginx, NGINX, "TLS"),
-    ],
+    targets: &[target("tls_handshake", Program::Weir, WEIR_TLS, "TLS"), target("nginx_tls_handshake", Program::Nginx, NGINX, "TLS")],
     figures: &[Figure {
         name: "tls_handshake_vs_nginx",
         of: "tls_handshake",
@@ -169,10 +166,7 @@ const MTLS: Scenario = Scenario {
     name: "mtls_handshake",
     about: "the same with client certificates",
     load: Load::Handshakes { client_certificate: true, post_quantum: false },
-    targets: &[
-        target("mtls_handshake", Program::Weir, WEIR_MTLS, "MTLS"),
-        target("nginx_mtls_handshake", Program::Nginx, NGINX, "MTLS"),
-    ],
+    targets: &[target("mtls_handshake", Program::Weir, WEIR_MTLS, "MTLS"), target("nginx_mtls_handshake", Program::Nginx, NGINX, "MTLS")],
     figures: &[Figure {
         name: "mtls_handshake_vs_nginx",
         of: "mtls_handshake",
