@@ -13,3 +13,9 @@ pub mod config {
 pub mod discovery {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
 }
+
+/// Protobuf's own types, as the messages above name them.
+pub mod protobuf {
+    pub use prost_types::value::Kind;
+    pub use prost_types::{Any, Duration, ListValue, NullValue, Struct, Value};
+}
