@@ -3,7 +3,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescri
 
 use super::*;
 use crate::diagnostic::render;
-use crate::{config, duration, protobuf};
+use crate::{duration, protobuf};
 
 const SAMPLES: [&str; 2] =
     [include_str!("../../../../manifests/samples/filters.yaml"), include_str!("../../../../manifests/samples/upstream.yaml")];
@@ -95,30 +95,28 @@ fn a_large_file_is_read_in_reasonable_time() {
 fn hostile_files_end_soon() {
     let start = std::time::Instant::now();
     for text in [
-        "[".repeat(1 << 20),
-        "{".repeat(1 << 20),
-        "- ".repeat(1 << 18),
+        "[".repeat(1 << 18),
+        "{".repeat(1 << 18),
+        "- ".repeat(1 << 16),
         "? ".repeat(1 << 18),
         "a: ".repeat(1 << 18),
         "&a ".repeat(1 << 18),
         "!a ".repeat(1 << 18),
-        "'".repeat((1 << 20) + 1),
+        "'".repeat((1 << 18) + 1),
         "a\n".repeat(1 << 18),
-        "x: y\n".repeat(1 << 17),
-        "- x: y\n".repeat(1 << 17),
+        "x: y\n".repeat(1 << 15),
+        "- x: y\n".repeat(1 << 15),
         "[a, ".repeat(60),
-        format!("[{}]", "a, ".repeat(1 << 18)),
-        "---\n".repeat(1 << 17),
-        "%A\n".repeat(1 << 17),
+        format!("[{}]", "a, ".repeat(1 << 16)),
+        "---\n".repeat(1 << 15),
+        "%A\n".repeat(1 << 15),
         format!("a: |\n{}", " \n".repeat(1 << 18)),
-        format!("{}a", " ".repeat(1 << 20)),
-        "\t".repeat(1 << 20),
-        "#".repeat(1 << 20),
+        format!("{}a", " ".repeat(1 << 18)),
+        "\t".repeat(1 << 18),
+        "#".repeat(1 << 18),
         "\u{feff}".repeat(1 << 16),
     ] {
-        let one = std::time::Instant::now();
         let parsed = parse("hostile.yaml", &text);
-        println!("{:?} {:?} {:?}", &text[..text.len().min(12)], one.elapsed(), parsed.diagnostics.first().map(|d| d.message.clone()));
         assert!(parsed.diagnostics.len() <= 1001);
         assert!(render(&parsed.diagnostics, false).len() < 4 << 20);
     }
@@ -254,7 +252,7 @@ proptest! {
     #[test]
     fn what_is_printed_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
         let ty = schema::message("Bootstrap").unwrap();
-        let bootstrap: config::Bootstrap = message(&ty, &mut Entropy(bytes.iter()), 7).transcode_to().unwrap();
+        let bootstrap: Bootstrap = message(&ty, &mut Entropy(bytes.iter()), 7).transcode_to().unwrap();
         let printed = print(&bootstrap);
         let parsed = parse("printed.yaml", &printed);
         prop_assert!(parsed.diagnostics.is_empty(), "{}\n{}", render(&parsed.diagnostics, false), printed);
@@ -265,7 +263,7 @@ proptest! {
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), yaml in "[-a:{}\\[\\]\n \"'&*!|>%#,?0~\t]{0,80}") {
         for text in [&bytes, yaml.as_bytes()] {
             let parsed = parse("any.yaml", text);
-            prop_assert!(render(&parsed.diagnostics, true).len() < 1 << 20);
+            prop_assert!(render(&parsed.diagnostics, true).len() < 1 << 18);
         }
     }
 
@@ -281,7 +279,7 @@ proptest! {
             }
         }
         let (fragment, found) = crate::validate::load([("sample.yaml", &*text)], &crate::validate::Context::default());
-        prop_assert!(render(&found, false).len() < 1 << 20);
+        prop_assert!(render(&found, false).len() < 1 << 18);
         if found.is_empty() {
             prop_assert_eq!(parse("printed.yaml", print(&fragment.bootstrap)).fragment.bootstrap, fragment.bootstrap);
         }
