@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use weir_model::config;
 
 use super::balancer::consistent::HashTables;
@@ -15,7 +16,7 @@ use super::breaker::{Overflow, Permit, Resource, Usage};
 use super::endpoint::{Endpoint, EndpointSpec, EndpointState, Locality};
 use super::options::ClusterOptions;
 use super::set::EndpointSet;
-use super::subset::{Registry, SubsetId};
+use super::subset::{Labels, Registry, SubsetId};
 use super::{Address, Invalid, Nanos};
 
 /// Most endpoints that original destinations may make in one cluster.
@@ -82,6 +83,8 @@ struct Lasting {
     usage: Arc<Usage>,
     counters: Counters,
     version: AtomicU64,
+    subsets: Registry,
+    endpoints_changed: Notify,
 }
 
 /// A cluster as all workers share it.
@@ -92,7 +95,6 @@ pub struct ClusterState {
     lasting: Arc<Lasting>,
     endpoints: ArcSwap<EndpointSet>,
     node: Arc<Locality>,
-    pub(crate) subsets: Registry,
     pub(crate) hash_tables: HashTables,
     /// Held while an ejection is decided, so that two cannot both be the last one allowed.
     pub(crate) ejecting: Mutex<()>,
@@ -109,12 +111,11 @@ impl ClusterState {
         let empty = EndpointSet::empty();
         let before = previous.map(|previous| previous.endpoints());
         let endpoints = match &config.discovery {
-            Some(config::cluster::Discovery::Endpoints(given)) => {
-                EndpointSet::compile(given, before.as_deref().unwrap_or(&empty), now).map_err(|mut error| {
+            Some(config::cluster::Discovery::Endpoints(given)) => EndpointSet::compile(given, before.as_deref().unwrap_or(&empty), now)
+                .map_err(|mut error| {
                     error.path = format!("endpoints.{}", error.path);
                     error
-                })?
-            }
+                })?,
             _ => empty,
         };
         Ok(Self {
@@ -123,7 +124,6 @@ impl ClusterState {
             lasting: previous.map(|previous| Arc::clone(&previous.lasting)).unwrap_or_default(),
             endpoints: ArcSwap::from_pointee(endpoints),
             node,
-            subsets: Registry::default(),
             hash_tables: HashTables::default(),
             ejecting: Mutex::new(()),
             dynamic: Mutex::default(),
@@ -189,16 +189,39 @@ impl ClusterState {
         self.endpoints.store(Arc::new(endpoints));
         self.lasting.counters.endpoint_changes.increment();
         self.changed();
+        self.lasting.endpoints_changed.notify_one();
+    }
+
+    /// Ready after the endpoints were replaced. For the one task that checks them.
+    pub(crate) async fn endpoints_changed(&self) {
+        self.lasting.endpoints_changed.notified().await;
+    }
+
+    /// Whether connections of `other` could be this cluster's: whatever shapes a connection is the same.
+    #[must_use]
+    pub fn connects_like(&self, other: &Self) -> bool {
+        let (this, that) = (&self.config, &other.config);
+        this.tls == that.tls
+            && this.protocol == that.protocol
+            && this.proxy_protocol == that.proxy_protocol
+            && this.source_address == that.source_address
+            && this.keepalive == that.keepalive
+            && this.max_concurrent_streams == that.max_concurrent_streams
     }
 
     /// The number that stands for endpoints with these labels. For routes, when they are compiled.
     #[must_use]
-    pub fn subset(&self, labels: &std::collections::BTreeMap<String, String>) -> SubsetId {
-        let subset = self.subsets.resolve(labels, &self.options.subsets);
+    pub fn subset(&self, labels: &Labels) -> SubsetId {
+        let subset = self.lasting.subsets.resolve(labels, &self.options.subsets);
         if subset == SubsetId::UNKNOWN {
             self.lasting.counters.unknown_subsets.increment();
         }
         subset
+    }
+
+    /// Which labels a number stands for.
+    pub(crate) fn subset_labels(&self, number: usize) -> Option<Labels> {
+        self.lasting.subsets.labels(number)
     }
 
     /// Whether active health checks decide which endpoints are fit.

@@ -149,7 +149,12 @@ fn hash_address(address: IpAddr) -> u64 {
     }
 }
 
-fn hash_cookie(input: &impl HashInput, cookie: &Cookie, random: &mut Option<impl FnOnce() -> u64>, set: &mut Option<String>) -> Option<u64> {
+fn hash_cookie(
+    input: &impl HashInput,
+    cookie: &Cookie,
+    random: &mut Option<impl FnOnce() -> u64>,
+    set: &mut Option<String>,
+) -> Option<u64> {
     let mut hash = None;
     input.headers("cookie", &mut |header| {
         if hash.is_none() {
@@ -203,7 +208,8 @@ fn read_u64(bytes: &[u8]) -> u64 {
 pub fn xxh64(bytes: &[u8], seed: u64) -> u64 {
     let mut blocks = bytes.chunks_exact(32);
     let mut hash = if bytes.len() >= 32 {
-        let mut lanes = [seed.wrapping_add(PRIMES[0]).wrapping_add(PRIMES[1]), seed.wrapping_add(PRIMES[1]), seed, seed.wrapping_sub(PRIMES[0])];
+        let mut lanes =
+            [seed.wrapping_add(PRIMES[0]).wrapping_add(PRIMES[1]), seed.wrapping_add(PRIMES[1]), seed, seed.wrapping_sub(PRIMES[0])];
         for block in &mut blocks {
             for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(8)) {
                 *lane = round(*lane, read_u64(word));

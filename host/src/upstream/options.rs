@@ -278,7 +278,12 @@ impl ClusterOptions {
             zone_aware: balancer.zone_aware,
             breakers: breakers(cluster.circuit_breakers.as_ref()),
             outlier: cluster.outlier_detection.as_ref().map(outlier),
-            health_checks: cluster.health_checks.iter().enumerate().map(|(at, check)| health_check(&cluster.name, at, check)).collect::<Result<_, _>>()?,
+            health_checks: cluster
+                .health_checks
+                .iter()
+                .enumerate()
+                .map(|(at, check)| health_check(&cluster.name, at, check))
+                .collect::<Result<_, _>>()?,
             connect_timeout: duration!(cluster.connect_timeout).unwrap_or(Duration::from_secs(5)),
             idle_timeout: duration!(cluster.idle_timeout),
             max_requests_per_connection: limit(cluster.max_requests_per_connection),
@@ -359,7 +364,8 @@ fn dns_options(dns: &config::Dns) -> Result<DnsOptions, Invalid> {
     let mut servers = Vec::with_capacity(dns.servers.len());
     for (at, server) in dns.servers.iter().enumerate() {
         let address = server.parse().or_else(|_| server.parse().map(|ip| SocketAddr::new(ip, 53)));
-        servers.push(address.map_err(|_| Invalid::new(format!("dns.servers[{at}]"), format!("`{server}` is not an IP address with a port")))?);
+        servers
+            .push(address.map_err(|_| Invalid::new(format!("dns.servers[{at}]"), format!("`{server}` is not an IP address with a port")))?);
     }
     for (at, name) in dns.names.iter().enumerate() {
         let path = format!("dns.names[{at}]");

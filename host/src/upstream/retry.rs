@@ -286,7 +286,8 @@ mod tests {
 
     #[test]
     fn grpc_statuses_are_told_apart() {
-        for (name, status) in [("cancelled", 1), ("deadline-exceeded", 4), ("resource-exhausted", 8), ("internal", 13), ("unavailable", 14)] {
+        for (name, status) in [("cancelled", 1), ("deadline-exceeded", 4), ("resource-exhausted", 8), ("internal", 13), ("unavailable", 14)]
+        {
             for other in 0..20 {
                 assert_eq!(retries(&[name], Failure::Response(&Response(200, Some(other), &[]))), other == status, "{name} {other}");
             }
@@ -333,7 +334,8 @@ mod tests {
     fn waits_are_random_below_a_doubling_bound() {
         let policy = policy(&["5xx"]);
         for (retry, bound) in [(1, 25), (2, 50), (3, 100), (4, 200), (5, 250), (40, 250), (u32::MAX, 250)] {
-            let waits: Vec<_> = (0..1000_u64).map(|random| policy.backoff(retry, super::super::hash::xxh64(&random.to_le_bytes(), 0))).collect();
+            let waits: Vec<_> =
+                (0..1000_u64).map(|random| policy.backoff(retry, super::super::hash::xxh64(&random.to_le_bytes(), 0))).collect();
             let longest = waits.iter().max().unwrap();
             assert!(*longest < Duration::from_millis(bound) && *longest > Duration::from_millis(bound * 9 / 10), "{retry}: {longest:?}");
         }

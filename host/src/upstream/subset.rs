@@ -24,7 +24,8 @@ impl SubsetId {
     }
 }
 
-type Labels = BTreeMap<String, String>;
+/// Names and values.
+pub type Labels = BTreeMap<String, String>;
 
 /// Which number stands for which labels.
 #[derive(Debug, Default)]

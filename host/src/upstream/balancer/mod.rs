@@ -219,8 +219,7 @@ impl<L: Default> Balancer<L> {
         self.set = self.cluster.endpoints();
         self.expires = Nanos::MAX;
         self.tables.clear();
-        let locals: HashMap<EndpointId, Rc<Local<L>>> =
-            self.targets.iter().map(|target| (target.id(), Rc::clone(&target.local))).collect();
+        let locals: HashMap<EndpointId, Rc<Local<L>>> = self.targets.iter().map(|target| (target.id(), Rc::clone(&target.local))).collect();
         let seed = self.usual_latency(now);
         self.targets.clear();
         for endpoint in self.set.endpoints() {
@@ -247,7 +246,7 @@ impl<L: Default> Balancer<L> {
 
     #[cold]
     fn derive(&mut self, number: usize, now: Nanos) -> Option<()> {
-        let labels = if number == 0 { None } else { Some(self.cluster.subsets.labels(number)?) };
+        let labels = if number == 0 { None } else { Some(self.cluster.subset_labels(number)?) };
         let source = Source { cluster: &self.cluster, set: &self.set, labels: labels.as_ref(), now };
         let table = Table::build(&source, &mut self.rng);
         self.expires = self.expires.min(table.expires);
@@ -310,16 +309,15 @@ impl<L: Default> Balancer<L> {
 
     fn dynamic_target(&mut self, address: &Address, now: Nanos) -> Option<Rc<Target<L>>> {
         if let Some((target, used)) = self.dynamic.get_mut(address) {
-            // Others share the endpoint's own mark: it is touched now and then.
-            if now.saturating_sub(*used) > DYNAMIC_IDLE / 8 {
-                let endpoint = self.cluster.dynamic_endpoint(address, now)?;
-                if endpoint.id() != target.id() {
-                    *target = self.cluster_target(endpoint, now);
-                    return self.dynamic.get(address).map(|(target, _)| Rc::clone(target));
-                }
-                *used = now;
+            // All workers share the endpoint's own mark of use: it is touched now and then.
+            if now.saturating_sub(*used) <= DYNAMIC_IDLE / 8 {
+                return Some(Rc::clone(target));
             }
-            return Some(Rc::clone(target));
+            let known = target.id();
+            *used = now;
+            if self.cluster.dynamic_endpoint(address, now)?.id() == known {
+                return Some(Rc::clone(target));
+            }
         }
         let endpoint = self.cluster.dynamic_endpoint(address, now)?;
         let target = self.cluster_target(endpoint, now);

@@ -94,7 +94,10 @@ impl Picker {
 
 #[inline]
 fn sample(members: &[usize], weights: Option<&Weights>, rng: &mut fastrand::Rng) -> usize {
-    weights.map_or_else(|| rng.usize(0..members.len()), |weights| weights.sample(rng))
+    match weights {
+        None => rng.usize(0..members.len()),
+        Some(weights) => weights.sample(rng),
+    }
 }
 
 /// Someone else than `first`.

@@ -47,8 +47,7 @@ impl Spread {
         if available == 0 && excluded != 0 {
             return Self::new(priorities, overprovisioning, panic_threshold, 0);
         }
-        let panic: SmallVec<[bool; 4]> =
-            priorities.iter().map(|priority| available < 100 && in_panic(priority, panic_threshold)).collect();
+        let panic: SmallVec<[bool; 4]> = priorities.iter().map(|priority| available < 100 && in_panic(priority, panic_threshold)).collect();
         if panic_threshold > 0 && panic.iter().all(|panic| *panic) {
             return Self::by_size(priorities, panic);
         }

@@ -94,7 +94,9 @@ fn round_robin_takes_turns_exactly() {
 fn policies_follow_weights() {
     let least = Given::LeastRequest(config::LeastRequest { choices: 1 });
     let ring = Given::RingHash(config::RingHash { min_size: 65_536, max_size: 0 });
-    for policy in [round_robin(), Some(least), Some(Given::Random(config::Random {})), Some(ring), Some(Given::Maglev(config::Maglev::default()))] {
+    for policy in
+        [round_robin(), Some(least), Some(Given::Random(config::Random {})), Some(ring), Some(Given::Maglev(config::Maglev::default()))]
+    {
         let cluster = one_place(policy.clone(), &[1, 2, 5]);
         let counts = counts(&mut balancer(&cluster), 16_000, any);
         for (count, wanted) in counts.iter().zip([2000, 4000, 10_000]) {
@@ -141,7 +143,12 @@ fn hashes_stick_and_move_little() {
     for policy in [Given::RingHash(config::RingHash::default()), Given::Maglev(config::Maglev::default())] {
         let cluster = one_place(Some(policy), &[0; 10]);
         let mut balancer = balancer(&cluster);
-        let mut owner = |hash: u64| balancer.pick(&PickContext { hash: Some(super::super::hash::xxh64(&hash.to_le_bytes(), 0)), ..Default::default() }).unwrap().id();
+        let mut owner = |hash: u64| {
+            balancer
+                .pick(&PickContext { hash: Some(super::super::hash::xxh64(&hash.to_le_bytes(), 0)), ..Default::default() })
+                .unwrap()
+                .id()
+        };
         let before: Vec<_> = (0..2000).map(&mut owner).collect();
         assert_eq!(before, (0..2000).map(&mut owner).collect::<Vec<_>>());
         eject(&cluster, 3);
@@ -270,12 +277,11 @@ fn tried_endpoints_are_avoided_as_often_as_allowed() {
 #[test]
 fn a_new_endpoint_starts_slowly() {
     let mut first = config(round_robin(), &[Place { endpoints: vec![0; 2], ..Default::default() }]);
-    first.balancer.as_mut().unwrap().slow_start = Some(config::SlowStart {
-        window: Some(weir_model::protobuf::Duration { seconds: 100, nanos: 0 }),
-        ..Default::default()
-    });
+    first.balancer.as_mut().unwrap().slow_start =
+        Some(config::SlowStart { window: Some(weir_model::protobuf::Duration { seconds: 100, nanos: 0 }), ..Default::default() });
     let cluster = cluster(first);
-    let grown = config::Endpoints { localities: vec![locality(&Place { endpoints: vec![0; 3], ..Default::default() })], ..Default::default() };
+    let grown =
+        config::Endpoints { localities: vec![locality(&Place { endpoints: vec![0; 3], ..Default::default() })], ..Default::default() };
     cluster.set_endpoints(EndpointSet::compile(&grown, &cluster.endpoints(), 1000 * SECOND).unwrap());
     let mut balancer = balancer(&cluster);
     for (second, wanted) in [(1001, 10), (1050, 50), (1100, 100)] {
@@ -292,7 +298,8 @@ fn what_a_worker_keeps_stays_with_the_endpoint() {
     for target in balancer.targets(0) {
         target.local().set(7);
     }
-    let changed = config::Endpoints { localities: vec![locality(&Place { endpoints: vec![9; 3], ..Default::default() })], ..Default::default() };
+    let changed =
+        config::Endpoints { localities: vec![locality(&Place { endpoints: vec![9; 3], ..Default::default() })], ..Default::default() };
     cluster.set_endpoints(EndpointSet::compile(&changed, &cluster.endpoints(), 0).unwrap());
     let kept: Vec<_> = balancer.targets(0).iter().map(|target| (target.local().get(), target.endpoint().weight)).collect();
     assert_eq!(kept, [(7, 9), (7, 9), (0, 9)]);
@@ -311,7 +318,9 @@ fn active_health_decides_when_there_are_checks() {
     let cluster = cluster(config);
     let mut balancer = balancer(&cluster);
     assert_eq!(counts(&mut balancer, 400, any), [100; 4], "nothing known yet: panic");
-    for (at, health) in [ActiveHealth::Healthy, ActiveHealth::Healthy, ActiveHealth::Healthy, ActiveHealth::Unhealthy].into_iter().enumerate() {
+    for (at, health) in
+        [ActiveHealth::Healthy, ActiveHealth::Healthy, ActiveHealth::Healthy, ActiveHealth::Unhealthy].into_iter().enumerate()
+    {
         cluster.endpoints().endpoints()[at].state.set_active_health(health, 0);
     }
     cluster.changed();

@@ -64,13 +64,13 @@ fn every_ejection_is_longer_up_to_a_limit_and_good_conduct_counts() {
 
 #[test]
 fn the_cap_is_never_passed_but_one_may_always_go() {
-    let cluster = cluster(10, config::OutlierDetection { max_ejection_percent: Some(20), ..Default::default() });
+    let large = cluster(10, config::OutlierDetection { max_ejection_percent: Some(20), ..Default::default() });
     for at in 0..10 {
-        report_many(&cluster, at, &[Outcome::Response(500); 5], 0);
+        report_many(&large, at, &[Outcome::Response(500); 5], 0);
     }
-    assert_eq!(ejected(&cluster), [0, 1]);
-    assert_eq!(cluster.counters().ejections_refused.get(), 8);
-    let small = super::tests::cluster(3, config::OutlierDetection::default());
+    assert_eq!(ejected(&large), [0, 1]);
+    assert_eq!(large.counters().ejections_refused.get(), 8);
+    let small = cluster(3, config::OutlierDetection::default());
     report_many(&small, 1, &[Outcome::Response(500); 5], 0);
     report_many(&small, 2, &[Outcome::Response(500); 5], 0);
     assert_eq!(ejected(&small), [1]);
