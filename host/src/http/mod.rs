@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 pub mod fields;
+pub mod h1;
+pub mod known;
 
 use fields::Fields;
 
