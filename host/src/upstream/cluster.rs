@@ -108,21 +108,21 @@ impl ClusterState {
     /// Settings that cannot be used.
     pub fn new(config: Arc<config::Cluster>, node: Arc<Locality>, previous: Option<&Self>, now: Nanos) -> Result<Self, Invalid> {
         let options = ClusterOptions::compile(&config)?;
-        let empty = EndpointSet::empty();
-        let before = previous.map(|previous| previous.endpoints());
+        let before = previous.map_or_else(|| Arc::new(EndpointSet::empty()), Self::endpoints);
         let endpoints = match &config.discovery {
-            Some(config::cluster::Discovery::Endpoints(given)) => EndpointSet::compile(given, before.as_deref().unwrap_or(&empty), now)
-                .map_err(|mut error| {
-                    error.path = format!("endpoints.{}", error.path);
-                    error
-                })?,
-            _ => empty,
+            Some(config::cluster::Discovery::Endpoints(given)) => {
+                let set = EndpointSet::compile(given, &before, now);
+                Arc::new(set.map_err(|error| Invalid::new(format!("endpoints.{}", error.path), error.problem))?)
+            }
+            // Found elsewhere: what was found stays until something else is.
+            same if previous.is_some_and(|previous| previous.config.discovery == *same) => before,
+            _ => Arc::new(EndpointSet::empty()),
         };
         Ok(Self {
             config,
             options,
             lasting: previous.map(|previous| Arc::clone(&previous.lasting)).unwrap_or_default(),
-            endpoints: ArcSwap::from_pointee(endpoints),
+            endpoints: ArcSwap::new(endpoints),
             node,
             hash_tables: HashTables::default(),
             ejecting: Mutex::new(()),

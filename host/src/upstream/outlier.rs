@@ -6,14 +6,15 @@
 //! What always holds: the cap on ejected endpoints is never passed, whoever decides; one endpoint may always be ejected. Counting takes no lock; a
 //! decision does, and there is at most one per threshold's worth of failures.
 
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use super::Nanos;
 use super::cluster::{ClusterState, Counter, Counters};
 use super::endpoint::{Availability, Endpoint, EndpointState, Outcome};
 use super::options::{OutlierOptions, SuccessRateOptions};
+use super::{Nanos, nanos};
 
 /// Why an endpoint was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,9 +126,8 @@ fn may_eject(cluster: &ClusterState, options: &OutlierOptions) -> bool {
     let total = set.endpoints().len();
     let ejected = set.endpoints().iter().filter(|endpoint| endpoint.state.ejected()).count();
     if options.min_health_percent > 0 {
-        let fit = |endpoint: &&std::sync::Arc<Endpoint>| {
-            matches!(endpoint.availability(cluster.checked()), Availability::Healthy | Availability::Degraded)
-        };
+        let fit =
+            |endpoint: &&Arc<Endpoint>| matches!(endpoint.availability(cluster.checked()), Availability::Healthy | Availability::Degraded);
         let healthy = set.endpoints().iter().filter(fit).count();
         if healthy * 100 < total * options.min_health_percent as usize {
             return false;
@@ -191,6 +191,22 @@ fn compare(cluster: &ClusterState, options: &OutlierOptions, rate: &SuccessRateO
     for (endpoint, success) in rates {
         if success < threshold {
             eject(cluster, options, endpoint, Reason::SuccessRate, now);
+        }
+    }
+}
+
+/// Does the interval work of `cluster`. Ejections end within a second of their time, however long the interval is. Never ends.
+pub(crate) async fn run(cluster: Arc<ClusterState>, every: Duration, now: Arc<dyn Fn() -> Nanos + Send + Sync>) {
+    let tick = every.min(Duration::from_secs(1));
+    let mut due = now().saturating_add(nanos(every));
+    loop {
+        tokio::time::sleep(tick).await;
+        let time = now();
+        if time < due {
+            release(&cluster, time);
+        } else {
+            interval(&cluster, time);
+            due = time.saturating_add(nanos(every));
         }
     }
 }

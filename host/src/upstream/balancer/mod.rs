@@ -11,6 +11,7 @@ mod picker;
 mod schedule;
 mod spread;
 mod table;
+mod worker;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use super::{Address, Nanos, outlier};
 
 use ewma::{FLOOR, Latency};
 use table::{Ask, Source, Table};
+pub use worker::Balancers;
 
 /// Most original destinations that a worker remembers; others are looked up where all workers do.
 const MAX_LOCAL_DYNAMIC: usize = 4096;

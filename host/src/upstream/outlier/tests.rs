@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use weir_model::config;
 
 use super::*;
@@ -145,4 +143,20 @@ fn workers_that_decide_at_once_keep_the_cap() {
         }
     });
     assert_eq!(ejected(&cluster).len(), 5);
+}
+
+#[tokio::test]
+async fn the_task_brings_endpoints_back() {
+    let cluster = Arc::new(cluster(4, config::OutlierDetection::default()));
+    report_many(&cluster, 0, &[Outcome::Response(500); 5], 0);
+    let version = cluster.version();
+    let task = tokio::spawn(run(Arc::clone(&cluster), Duration::from_millis(1), Arc::new(|| 100 * SECOND)));
+    for _ in 0..1000 {
+        if cluster.version() > version {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    task.abort();
+    assert!(ejected(&cluster).is_empty());
 }
