@@ -10,10 +10,19 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-pub mod fields;
-pub mod h1;
-pub mod known;
 
+pub mod connection;
+pub mod exchange;
+pub mod fields;
+pub mod forwarded;
+pub mod h1;
+pub mod h2;
+pub mod h2_serve;
+pub mod known;
+pub mod path;
+pub mod service;
+
+pub use connection::Connection;
 use fields::Fields;
 
 /// One piece of a message after its head.
