@@ -58,9 +58,13 @@ impl Parser {
     /// With the cause to refuse the request. What is left of the connection cannot be understood.
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], scheme: &[u8], limits: &HeadLimits, fields: &mut Fields) -> Result<Option<RequestHead>, Refusal> {
-        // Bytes that come one by one are searched once each, and parsed when the end is there or twice as many are.
-        if self.parsed > 0 && bytes.len() < self.parsed * 2 && bytes.len() <= limits.bytes && !self.finds_end(bytes) {
-            return Ok(None);
+        // Bytes that come one by one are searched once each, and parsed when the end is there, twice as many are, or a limit was passed.
+        if self.parsed > 0 && bytes.len() < self.parsed * 2 && bytes.len() <= limits.bytes {
+            let longest_start = limits.target.saturating_add(LONGEST_METHOD + 2);
+            let passed = self.parsed <= longest_start && bytes.len() > longest_start;
+            if !passed && !self.finds_end(bytes) {
+                return Ok(None);
+            }
         }
         match parse(bytes, scheme, limits, fields) {
             Ok(head) => {
@@ -275,6 +279,3 @@ pub(super) fn version(bytes: &[u8], at: usize) -> Result<(Version, usize), Stop>
         _ => Err(Refusal::Version.into()),
     }
 }
-
-#[cfg(test)]
-mod tests;
