@@ -136,7 +136,7 @@ impl ForwardedRules {
             (ClientCertHeader::ForwardOnly, Some(_)) | (ClientCertHeader::AlwaysForwardOnly, _) => {}
             (ClientCertHeader::Sanitize, _)
             | (ClientCertHeader::SanitizeSet | ClientCertHeader::AppendForward | ClientCertHeader::ForwardOnly, None) => {
-                fields.remove_known(name)
+                fields.remove_known(name);
             }
         }
     }

@@ -6,8 +6,6 @@
 //!
 //! A target's path is passed on as it came: `path` normalises it.
 
-use memchr::memmem;
-
 use super::head::Head;
 use super::line::{self, Span, Stop, TOKEN};
 use super::{Framing, HeadLimits, Refusal, Version};
@@ -86,11 +84,14 @@ impl Parser {
     }
 }
 
-/// Whether an empty line came since `searched`.
+/// Whether parsing can say more than before: an empty line came since `searched`, or a line feed on its own.
 pub(super) fn finds_end(bytes: &[u8], searched: &mut usize) -> bool {
-    let from = searched.saturating_sub(3).min(bytes.len());
+    let from = (*searched).min(bytes.len());
     *searched = bytes.len();
-    memmem::find(&bytes[from..], b"\r\n\r\n").is_some()
+    memchr::memchr_iter(b'\n', &bytes[from..]).any(|at| {
+        let before = &bytes[..from + at];
+        !before.ends_with(b"\r") || before.ends_with(b"\r\n\r")
+    })
 }
 
 fn parse(bytes: &[u8], scheme: &[u8], limits: &HeadLimits, fields: &mut Fields) -> Result<RequestHead, Stop> {
