@@ -17,12 +17,10 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::{
-    super::{
-        BodyLength, StreamError,
-        fields::{Field, Fields, Known, decimal},
-    },
-    Refusal,
+use super::super::{
+    BodyLength, StreamError,
+    fields::{Field, Fields, Known, decimal},
+    h1::{Refusal, line::is_host},
 };
 
 /// Fields of a message's trailers.
@@ -35,10 +33,6 @@ pub struct HeadLimits {
     pub fields: usize,
     /// Bytes of the target.
     pub path: usize,
-}
-
-const fn bad(detail: &'static str) -> Refusal {
-    Refusal { status: 400, detail }
 }
 
 /// Fills `head` with a request's head and says what body follows. `scheme` is for requests that have none.
@@ -63,20 +57,20 @@ pub(crate) fn request_head(
     if !connect || protocol.is_some() {
         head.push_known(Known::Scheme, checked_scheme(parts, scheme)?);
     } else if !has_port(head.authority()) {
-        return Err(bad("connect_port"));
+        return Err(Refusal::HostInvalid);
     }
     if let Some(protocol) = protocol {
         head.push_known(Known::Protocol, protocol.as_str().as_bytes());
     }
     if parts.headers.len() > limits.fields {
-        return Err(Refusal { status: 431, detail: "header_count" });
+        return Err(Refusal::TooManyHeaders);
     }
     let length = request_fields(&parts.headers, head)?;
     if head.is_overflowed() {
-        return Err(Refusal { status: 431, detail: "header_bytes" });
+        return Err(Refusal::HeadersTooLarge);
     }
     match (connect, length) {
-        (true, Some(_)) => Err(bad("connect_body")),
+        (true, Some(_)) => Err(Refusal::ConnectBody),
         (true, None) => Ok(BodyLength::Tunnel),
         _ if end => Ok(BodyLength::None),
         (_, Some(length)) => Ok(BodyLength::Known(length)),
@@ -85,15 +79,15 @@ pub(crate) fn request_head(
 }
 
 fn target(parts: &Parts, limits: HeadLimits, head: &mut Fields) -> Result<(), Refusal> {
-    let Some(path) = parts.uri.path_and_query().map(|path| path.as_str().as_bytes()) else { return Err(bad("path_missing")) };
+    let Some(path) = parts.uri.path_and_query().map(|path| path.as_str().as_bytes()) else { return Err(Refusal::Target) };
     if path.len() > limits.path {
-        return Err(Refusal { status: 414, detail: "path_bytes" });
+        return Err(Refusal::PathTooLong);
     }
     if !path.iter().all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#') {
-        return Err(bad("path_character"));
+        return Err(Refusal::Target);
     }
     if path.first() != Some(&b'/') && !(path == b"*" && parts.method == Method::OPTIONS) {
-        return Err(bad("path_form"));
+        return Err(Refusal::TargetForm);
     }
     head.push_known(Known::Path, path);
     Ok(())
@@ -104,7 +98,7 @@ fn checked_scheme(parts: &Parts, default: &'static [u8]) -> Result<&'static [u8]
         None => Ok(default),
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => Ok(b"https"),
         Some(scheme) if scheme.eq_ignore_ascii_case("http") => Ok(b"http"),
-        Some(_) => Err(bad("scheme")),
+        Some(_) => Err(Refusal::Scheme),
     }
 }
 
@@ -113,28 +107,20 @@ fn checked_authority<'a>(authority: Option<&'a [u8]>, headers: &'a HeaderMap) ->
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().map(HeaderValue::as_bytes);
     if hosts.next().is_some() {
-        return Err(bad("host_duplicate"));
+        return Err(Refusal::HostDuplicate);
     }
     let chosen = match (authority, host) {
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => return Err(bad("host_mismatch")),
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => return Err(Refusal::HostMismatch),
         (Some(authority), _) => authority,
         (None, Some(host)) => host,
-        (None, None) => return Err(bad("host_missing")),
+        (None, None) => return Err(Refusal::HostMissing),
     };
-    if chosen.contains(&b'@') {
-        return Err(bad("authority_userinfo"));
-    }
-    if chosen.is_empty() || !chosen.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%[]".contains(byte)) {
-        return Err(bad("authority_character"));
-    }
-    Ok(chosen)
+    if is_host(chosen) { Ok(chosen) } else { Err(Refusal::HostInvalid) }
 }
 
-fn has_port(authority: &[u8]) -> bool {
-    match authority.iter().rposition(|byte| *byte == b':') {
-        Some(at) => at > 0 && authority.len() > at + 1 && authority[at + 1..].iter().all(u8::is_ascii_digit),
-        None => false,
-    }
+/// Whether a host that is one has a port.
+fn has_port(host: &[u8]) -> bool {
+    !host.ends_with(b"]") && host.contains(&b':')
 }
 
 /// Copies the fields, and returns `content-length`.
@@ -144,17 +130,17 @@ fn request_fields(headers: &HeaderMap, head: &mut Fields) -> Result<Option<u64>,
     for (name, value) in headers {
         let value = value.as_bytes();
         if let ([b' ' | b'\t', ..], _) | (_, [.., b' ' | b'\t']) = (value, value) {
-            return Err(bad("value_whitespace"));
+            return Err(Refusal::FieldValue);
         }
         let name = name.as_str().as_bytes();
         match Known::of(name) {
-            Some(known) if is_hop_by_hop(known) => return Err(bad("connection_field")),
+            Some(known) if is_hop_by_hop(known) => return Err(Refusal::FieldName),
             Some(Known::Host | Known::Http2Settings) => {}
             Some(Known::ContentLength) => {
                 if length.is_some() {
-                    return Err(bad("content_length_duplicate"));
+                    return Err(Refusal::ContentLengthDuplicate);
                 }
-                length = Some(parse_length(value).ok_or(bad("content_length"))?);
+                length = Some(parse_length(value).ok_or(Refusal::ContentLength)?);
                 head.push_known(Known::ContentLength, value);
             }
             // Values of one name come one after the other: the first stands for all.

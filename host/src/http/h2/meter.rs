@@ -1,6 +1,7 @@
 //! Counts what a connection's peer spends, frame by frame, as the bytes pass.
 //!
-//! [`Metered`] wraps the byte stream below the `h2` crate and reads nothing but the nine bytes that open each frame (thirteen of RST_STREAM). Whatever
+//! [`Metered`] wraps the byte stream below the `h2` crate and reads nothing but the nine bytes that open each frame,
+//! and the code of RST_STREAM and GOAWAY. Whatever
 //! carries nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown types), breaks off work (RST_STREAM, from either side) or has no end
 //! (CONTINUATION) has a budget in a window of 30 seconds. What passes it is dropped unread, and the driver says goodbye.
 //!
@@ -67,22 +68,16 @@ impl Abuse {
         }
     }
 
-    /// What the library gave as its reason to end a connection.
-    pub(crate) fn of_library(error: &h2::Error) -> Option<Self> {
-        if !(error.is_go_away() && error.is_library()) {
-            return None;
+    /// What the library tells a peer that it sends away.
+    fn said(debug_data: &[u8]) -> Option<Self> {
+        match debug_data {
+            b"too_many_resets" => Some(Self::RapidReset),
+            b"too_many_internal_resets" => Some(Self::MadeYouReset),
+            b"too_many_continuations" => Some(Self::ContinuationFlood),
+            b"too_many_data_frames" => Some(Self::EmptyDataFlood),
+            b"header_list_way_too_large" => Some(Self::HeaderBomb),
+            _ => None,
         }
-        let text = error.to_string();
-        [
-            ("too_many_resets", Self::RapidReset),
-            ("too_many_internal_resets", Self::MadeYouReset),
-            ("too_many_continuations", Self::ContinuationFlood),
-            ("too_many_data_frames", Self::EmptyDataFlood),
-            ("header_list_way_too_large", Self::HeaderBomb),
-        ]
-        .into_iter()
-        .find(|(known, _)| text.contains(known))
-        .map(|(_, abuse)| abuse)
     }
 }
 
@@ -103,6 +98,7 @@ pub struct Budgets {
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     verdict: Cell<Option<Abuse>>,
+    said: Cell<Option<Abuse>>,
     goaway: Cell<bool>,
     blocked: Cell<bool>,
     written: Cell<u64>,
@@ -112,6 +108,11 @@ impl Signals {
     /// What the peer did too much of.
     pub(crate) fn verdict(&self) -> Option<Abuse> {
         self.verdict.get()
+    }
+
+    /// What the library sent the peer away for.
+    pub(crate) fn said(&self) -> Option<Abuse> {
+        self.said.get()
     }
 
     /// Whether the peer sent GOAWAY.
@@ -146,7 +147,8 @@ const FLAG_END_STREAM: u8 = 1;
 const FLAG_END_HEADERS: u8 = 4;
 
 const HEAD: usize = 9;
-const RESET: usize = 13;
+/// What is read of a payload at most: the end of a connection and its reason.
+const PEEK: usize = 40;
 
 /// How a frame opens.
 #[derive(Clone, Copy, Debug)]
@@ -154,67 +156,71 @@ struct Opening {
     length: usize,
     kind: u8,
     flags: u8,
-    /// Error code of RST_STREAM.
-    code: u32,
+}
+
+impl Opening {
+    /// How much of the payload is read too.
+    fn peek(self) -> usize {
+        match self.kind {
+            RST_STREAM => self.length.min(4),
+            GOAWAY => self.length.min(PEEK),
+            _ => 0,
+        }
+    }
 }
 
 /// Finds where frames begin.
 #[derive(Debug)]
 struct Walker {
-    kept: [u8; RESET],
+    kept: [u8; HEAD + PEEK],
     have: usize,
     skip: usize,
 }
 
 impl Walker {
     fn new(skip: usize) -> Self {
-        Self { kept: [0; RESET], have: 0, skip }
+        Self { kept: [0; HEAD + PEEK], have: 0, skip }
     }
 
+    /// Shows each frame's opening, with the first bytes of its payload where they are of interest.
     #[inline]
-    fn walk(&mut self, mut bytes: &[u8], mut each: impl FnMut(Opening)) {
+    fn walk(&mut self, mut bytes: &[u8], mut each: impl FnMut(Opening, &[u8])) {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
+            bytes = &bytes[skipped..];
             if bytes.is_empty() {
                 return;
             }
-            let Some(opening) = self.opening(&mut bytes) else { return };
-            each(opening);
+            if self.have == 0
+                && let Some(head) = bytes.first_chunk::<HEAD>()
+            {
+                let opening = parse(head);
+                if opening.peek() == 0 {
+                    bytes = &bytes[HEAD..];
+                    self.skip = opening.length;
+                    each(opening, &[]);
+                    continue;
+                }
+            }
+            let Some(opening) = self.gather(&mut bytes) else { return };
+            each(opening, &self.kept[HEAD..HEAD + opening.peek()]);
         }
     }
 
-    /// Takes bytes until a frame's opening is complete, and plans to skip the rest of the frame.
-    #[inline]
-    fn opening(&mut self, bytes: &mut &[u8]) -> Option<Opening> {
-        if self.have == 0
-            && let Some(head) = bytes.first_chunk::<HEAD>()
-            && head[3] != RST_STREAM
-        {
-            let opening = parse(head);
-            *bytes = &bytes[HEAD..];
-            self.skip = opening.length;
-            return Some(opening);
-        }
-        self.slow_opening(bytes)
-    }
-
-    fn slow_opening(&mut self, bytes: &mut &[u8]) -> Option<Opening> {
+    /// Takes bytes until an opening is complete.
+    fn gather(&mut self, bytes: &mut &[u8]) -> Option<Opening> {
         while let Some((&byte, rest)) = bytes.split_first() {
             *bytes = rest;
             self.kept[self.have] = byte;
             self.have += 1;
-            let Some(head) = self.kept.first_chunk::<HEAD>() else { return None };
-            let mut opening = parse(head);
-            let needed = if self.have >= HEAD && opening.kind == RST_STREAM && opening.length >= 4 { RESET } else { HEAD };
-            if self.have == needed {
+            if self.have < HEAD {
+                continue;
+            }
+            let opening = parse(self.kept.first_chunk()?);
+            if self.have == HEAD + opening.peek() {
                 self.have = 0;
-                self.skip = opening.length - (needed - HEAD);
-                if needed == RESET {
-                    let [.., a, b, c, d] = self.kept;
-                    opening.code = u32::from_be_bytes([a, b, c, d]);
-                }
+                self.skip = opening.length - opening.peek();
                 return Some(opening);
             }
         }
@@ -225,7 +231,7 @@ impl Walker {
 #[inline]
 fn parse(head: &[u8; HEAD]) -> Opening {
     let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-    Opening { length, kind: head[3], flags: head[4], code: 0 }
+    Opening { length, kind: head[3], flags: head[4] }
 }
 
 /// What happened since the window began.
@@ -302,14 +308,15 @@ impl Meter {
         (too_long && frame.flags & FLAG_END_HEADERS == 0).then_some(Abuse::ContinuationFlood)
     }
 
-    fn sent(&mut self, frame: Opening) {
+    fn sent(&mut self, frame: Opening, payload: &[u8]) {
         match frame.kind {
             DATA => self.counts.data_sent = self.counts.data_sent.saturating_add(1),
             // PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM: the peer's doing.
-            RST_STREAM if matches!(frame.code, 1 | 3 | 5 | 6 | 7) => {
+            RST_STREAM if matches!(payload, [0, 0, 0, 1 | 3 | 5 | 6 | 7]) => {
                 let over = bump(&mut self.counts.made_resets, self.budgets.resets, Abuse::MadeYouReset);
                 self.judge(over);
             }
+            GOAWAY => self.signals.said.set(payload.get(8..).and_then(Abuse::said)),
             _ => {}
         }
     }
@@ -377,7 +384,7 @@ impl<IO> Metered<IO> {
         signals.written.set(signals.written.get().wrapping_add(left as u64));
         for slice in slices {
             let part = &slice[..left.min(slice.len())];
-            self.outbound.walk(part, |frame| self.meter.sent(frame));
+            self.outbound.walk(part, |frame, payload| self.meter.sent(frame, payload));
             left -= part.len();
             if left == 0 {
                 break;
@@ -404,7 +411,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Metered<IO> {
             buffer.put_slice(&this.read[..count]);
             this.read.advance(count);
         }
-        this.inbound.walk(buffer.filled().get(before..).unwrap_or_default(), |frame| this.meter.received(frame));
+        this.inbound.walk(buffer.filled().get(before..).unwrap_or_default(), |frame, _| this.meter.received(frame));
         if this.meter.signals.verdict.get().is_some() {
             buffer.set_filled(before);
             return Poll::Pending;

@@ -36,15 +36,6 @@ use stall::Gauge;
 /// What a connection of HTTP/2 begins with.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A request that is answered without looking further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Status of the answer.
-    pub status: u16,
-    /// What was wrong, for logs and metrics.
-    pub detail: &'static str,
-}
-
 /// A piece of a body on its way out. One that does not fit into the peer's window says when it is gone.
 pub(crate) struct Chunk {
     bytes: Bytes,

@@ -5,11 +5,11 @@
 
 use std::{
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use h2::SendStream;
+use h2::{Reason, SendStream};
 
 use super::{
     super::{StreamError, fields::Fields},
@@ -26,11 +26,13 @@ pub(super) struct Sender {
     /// None on the side of a client: the engine's timeouts cover it.
     watch: Option<Rc<Watch>>,
     ended: bool,
+    /// The peer has answered and wants no more of this message.
+    unwanted: bool,
 }
 
 impl Sender {
     pub(super) fn new(watch: Option<Rc<Watch>>) -> Self {
-        Self { stream: None, gauge: None, watch, ended: false }
+        Self { stream: None, gauge: None, watch, ended: false, unwanted: false }
     }
 
     /// The head was sent; `end` if it was all.
@@ -52,13 +54,13 @@ impl Sender {
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         self.reaped()?;
-        let (Some(stream), false) = (self.stream.as_mut(), self.ended) else { return Poll::Ready(Ok(())) };
+        let (Some(stream), false) = (self.stream.as_mut(), self.ended || self.unwanted) else { return Poll::Ready(Ok(())) };
         stream.reserve_capacity(1);
         if stream.capacity() == 0 {
             match stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(stream_error(&error))),
-                Poll::Ready(None) => return Poll::Ready(Err(why_closed(stream, cx))),
+                Poll::Ready(None) => return Poll::Ready(self.closed()),
                 Poll::Pending => {
                     if let Some(gauge) = self.gauge() {
                         gauge.wait(cx.waker());
@@ -83,6 +85,9 @@ impl Sender {
 
     pub(super) fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), StreamError> {
         self.reaped()?;
+        if self.unwanted {
+            return Ok(());
+        }
         let Some(stream) = self.stream.as_mut() else {
             return if self.ended && data.is_empty() { Ok(()) } else { Err(StreamError::Closed) };
         };
@@ -101,18 +106,40 @@ impl Sender {
             Chunk::new(data, gauge)
         };
         let Some(stream) = self.stream.as_mut() else { return Err(StreamError::Closed) };
-        stream.send_data(chunk, end).map_err(|error| stream_error(&error))?;
+        if stream.send_data(chunk, end).is_err() {
+            return self.closed();
+        }
         self.ended = end;
         Ok(())
     }
 
     pub(super) fn send_trailers(&mut self, trailers: &Fields) -> Result<(), StreamError> {
         self.reaped()?;
+        if self.unwanted {
+            return Ok(());
+        }
         let map = convert::trailers_out(trailers)?;
         let Some(stream) = self.stream.as_mut() else { return Err(StreamError::Closed) };
-        stream.send_trailers(map).map_err(|error| stream_error(&error))?;
+        if stream.send_trailers(map).is_err() {
+            return self.closed();
+        }
         self.ended = true;
         Ok(())
+    }
+
+    /// Why the stream takes no more. A server that has answered may reset the rest of the request without an error: its answer stands.
+    fn closed(&mut self) -> Result<(), StreamError> {
+        let Some(stream) = self.stream.as_mut() else { return Err(StreamError::Closed) };
+        match stream.poll_reset(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(Reason::NO_ERROR)) if self.watch.is_none() => {
+                self.unwanted = true;
+                Ok(())
+            }
+            Poll::Ready(Ok(Reason::REFUSED_STREAM)) if self.watch.is_none() => Err(StreamError::Refused),
+            Poll::Ready(Ok(_)) => Err(StreamError::Reset),
+            Poll::Ready(Err(error)) => Err(stream_error(&error)),
+            Poll::Pending => Err(StreamError::Closed),
+        }
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -129,14 +156,5 @@ impl Drop for Sender {
         if let (Some(stream), Some(gauge), Some(watch), true) = (self.stream.take(), &self.gauge, &self.watch, self.ended) {
             watch.adopt(gauge, stream);
         }
-    }
-}
-
-/// Why a stream takes no more data.
-fn why_closed(stream: &mut SendStream<Chunk>, cx: &mut Context<'_>) -> StreamError {
-    match stream.poll_reset(cx) {
-        Poll::Ready(Ok(_)) => StreamError::Reset,
-        Poll::Ready(Err(error)) => stream_error(&error),
-        Poll::Pending => StreamError::Closed,
     }
 }

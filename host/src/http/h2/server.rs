@@ -28,8 +28,8 @@ use tokio::{
 };
 
 use super::{
-    super::{BodyLength, fields::Fields},
-    Chunk, H2Downstream, Refusal,
+    super::{BodyLength, fields::Fields, h1::Refusal},
+    Chunk, H2Downstream,
     convert::{self, HeadLimits, Values},
     meter::{Abuse, Budgets, Metered, Signals},
     stall::{FLOW_STALL, SWEEPS, Watch},
@@ -181,7 +181,7 @@ where
     let signals = metered.signals();
     let connection = match timeout(options.handshake, options.builder().handshake(metered)).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return end_of(&error),
+        Ok(Err(error)) => return end_of(&error, None),
         Err(_) => return End::HandshakeTimeout,
     };
     let now = Instant::now();
@@ -209,8 +209,9 @@ where
     .await
 }
 
-fn end_of(error: &h2::Error) -> End {
-    match (Abuse::of_library(error), error.reason()) {
+/// How a connection ended that ended with an error; `said` is what the library told the peer.
+fn end_of(error: &h2::Error, said: Option<Abuse>) -> End {
+    match (said, error.reason()) {
         (Some(abuse), _) => End::Abuse(abuse.name()),
         (None, Some(Reason::NO_ERROR)) => End::Closed,
         (None, Some(reason)) if error.is_library() => End::Protocol(super::reason_name(reason)),
@@ -343,10 +344,13 @@ where
     }
 
     fn failed(&mut self, error: &h2::Error) -> End {
-        if let Phase::Leaving(end) = self.phase {
-            return end;
+        match self.phase {
+            Phase::Leaving(end) => return end,
+            // The peer left before the last goodbye.
+            Phase::Draining { .. } if error.is_io() => return End::Closed,
+            _ => {}
         }
-        let end = end_of(error);
+        let end = end_of(error, self.signals.said());
         if let End::Abuse(name) = end {
             self.handler.count(name);
         }

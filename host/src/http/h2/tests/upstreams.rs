@@ -46,7 +46,8 @@ fn ok() -> http::Response<()> {
 async fn a_request_arrives_as_it_was_meant() {
     local(async {
         let (handle, peer) = pair(&ClientOptions::default(), &::h2::server::Builder::new()).await;
-        run(peer, |request, mut respond| async move {
+        run(peer, |mut request, mut respond| async move {
+            assert_eq!(request.body_mut().data().await.expect("data").expect("no error"), "12345");
             assert_eq!(request.uri().to_string(), "https://up:80/p?q");
             assert_eq!(request.headers()["x-a"], "1");
             assert_eq!(request.headers()["te"], "trailers");
@@ -102,6 +103,24 @@ async fn responses_without_bodies_say_so() {
             assert_eq!(head(&mut up, &mut got).await, Ok(expected));
             assert_eq!(got.get(b"content-length"), Some(&b"10"[..]));
         }
+    })
+    .await;
+}
+
+/// The server answers and wants no more of the request: its answer counts.
+#[tokio::test]
+async fn an_early_answer_is_an_answer() {
+    local(async {
+        let (handle, peer) = pair(&ClientOptions::default(), &::h2::server::Builder::new()).await;
+        run(peer, |_, mut respond| async move {
+            respond.send_response(http::Response::builder().status(413).body(()).expect("a response"), true).expect("sent");
+        });
+        let mut up = handle.open().expect("room");
+        up.send_head(&request("POST"), BodyLength::Known(1 << 20)).expect("sent");
+        assert_eq!(send_body(&mut up, 1 << 20, 16 << 10, &Cell::new(0)).await, Ok(()));
+        let mut got = Fields::new();
+        assert_eq!(head(&mut up, &mut got).await, Ok(BodyLength::None));
+        assert_eq!(got.status(), Some(413));
     })
     .await;
 }
