@@ -198,7 +198,8 @@ where
     let signals = metered.signals();
     let (send, mut connection) = options.builder().handshake(metered).await.map_err(|error| stream_error(&error))?;
     let closed = Rc::<Cell<bool>>::default();
-    let pings = options.keepalive.and_then(|(interval, patience)| connection.ping_pong().map(|pings| Keepalive::new(pings, interval, patience)));
+    let pings =
+        options.keepalive.and_then(|(interval, patience)| connection.ping_pong().map(|pings| Keepalive::new(pings, interval, patience)));
     let client = Client {
         send: RefCell::new(send),
         signals: Rc::clone(&signals),

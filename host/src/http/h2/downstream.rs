@@ -13,9 +13,8 @@ use h2::{RecvStream, server::SendResponse};
 
 use super::{
     super::{BodyLength, Downstream, Frame, Outgoing, ResetReason, StreamError, fields::Fields},
-    Chunk, convert,
+    Chunk, convert, reset_code,
     sender::Sender,
-    reset_code,
     stall::Watch,
     stream_error,
 };

@@ -133,7 +133,6 @@ impl Signals {
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
@@ -297,7 +296,8 @@ impl Meter {
                 self.signals.goaway.set(true);
                 bump(&mut counts.priorities, idle, Abuse::PriorityFlood)
             }
-            PRIORITY | _ => bump(&mut counts.priorities, idle, Abuse::PriorityFlood),
+            // PRIORITY too.
+            _ => bump(&mut counts.priorities, idle, Abuse::PriorityFlood),
         };
         self.judge(over);
     }

@@ -14,7 +14,10 @@ use tokio::{
     task::{JoinHandle, LocalSet},
 };
 
-use super::{super::{fields::Fields, *}, *};
+use super::{
+    super::{fields::Fields, *},
+    *,
+};
 
 mod abuse;
 mod frames;

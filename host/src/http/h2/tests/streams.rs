@@ -55,7 +55,8 @@ async fn bodies_and_trailers_go_both_ways() {
     local(async {
         let (io, server) = server(ServerOptions::default(), 64 << 10, echo);
         let mut send = client(io).await;
-        let (response, mut body) = send.send_request(http::Request::post("http://host/echo").body(()).expect("a request"), false).expect("sent");
+        let (response, mut body) =
+            send.send_request(http::Request::post("http://host/echo").body(()).expect("a request"), false).expect("sent");
         let mut response = response.await.expect("a response").into_body();
         // The second message goes out after the first has come back.
         for message in ["one", "two", "three"] {
@@ -130,7 +131,8 @@ async fn a_server_that_does_not_read_stops_the_client() {
             }
         });
         let mut send = client(io).await;
-        let (response, mut body) = send.send_request(http::Request::post("http://host/").body(()).expect("a request"), false).expect("sent");
+        let (response, mut body) =
+            send.send_request(http::Request::post("http://host/").body(()).expect("a request"), false).expect("sent");
         let sent = Rc::new(Cell::new(0));
         let progress = Rc::clone(&sent);
         let writer = tokio::task::spawn_local(async move {
