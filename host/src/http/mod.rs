@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 pub mod fields;
 pub mod h1;
+pub mod h2;
 pub mod known;
 
 use fields::Fields;
