@@ -13,6 +13,7 @@ use bytes::Bytes;
 pub mod fields;
 pub mod forwarded;
 pub mod h1;
+pub mod h2;
 pub mod known;
 pub mod path;
 
