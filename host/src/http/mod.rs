@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-
 pub mod connection;
 pub mod exchange;
 pub mod fields;

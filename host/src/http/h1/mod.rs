@@ -74,3 +74,6 @@ impl From<Framing> for BodyLength {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
