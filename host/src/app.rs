@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -138,17 +138,32 @@ impl Workers {
 
 /// What is known of the newest configuration, for the operator's pages.
 #[derive(Debug, Default)]
-pub struct Current(Mutex<Option<Arc<Snapshot>>>);
+pub struct Current {
+    newest: Mutex<Option<Arc<Snapshot>>>,
+    older: Mutex<Vec<Weak<Snapshot>>>,
+}
 
 impl Current {
     /// The newest snapshot that serves.
     #[must_use]
     pub fn get(&self) -> Option<Arc<Snapshot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, snapshot: Arc<Snapshot>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        let before = self.newest.lock().unwrap_or_else(PoisonError::into_inner).replace(snapshot);
+        let mut older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        older.extend(before.as_ref().map(Arc::downgrade));
+        drop(before);
+        older.retain(|snapshot| snapshot.strong_count() > 0);
+    }
+
+    /// Snapshots that something still uses, the newest among them.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        let older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = older.iter().filter(|snapshot| snapshot.strong_count() > 0).count();
+        used as u64 + u64::from(self.get().is_some())
     }
 }
 
@@ -163,8 +178,8 @@ impl Apply for Applier {
     async fn apply(&mut self, update: Update) -> Outcome {
         let config = self.workers.process.metrics.config();
         let (compiler, resources) = (Arc::clone(&self.compiler), update.resources.clone());
-        let provenance = update.provenance.to_string();
-        let compile = move || compiler.lock().unwrap_or_else(PoisonError::into_inner).compile(&resources, provenance);
+        let complete = update.complete;
+        let compile = move || compiler.lock().unwrap_or_else(PoisonError::into_inner).compile(&resources, complete);
         let refused = |rejected: Vec<Rejection>| {
             config.rejected.fetch_add(1, Ordering::Relaxed);
             Outcome { rejected }
@@ -213,9 +228,17 @@ pub struct App {
     pub current: Arc<Current>,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Who this proxy is.
+    pub node: String,
 }
 
 impl App {
+    /// Snapshots that something still uses.
+    #[must_use]
+    pub fn live_snapshots(&self) -> u64 {
+        self.current.live()
+    }
+
     /// Starts workers as `bootstrap` says. Returns the proxy and what applies configurations to it.
     ///
     /// # Errors
@@ -236,7 +259,8 @@ impl App {
         let current = Arc::<Current>::default();
         let applier = Applier { compiler: Arc::new(Mutex::new(compiler)), workers: Arc::clone(&workers), current: Arc::clone(&current) };
         let drain_timeout = weir_model::duration::or(bootstrap.drain_timeout, DRAIN);
-        Ok((Self { workers, current, drain_timeout }, applier))
+        let node = bootstrap.node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
+        Ok((Self { workers, current, drain_timeout, node }, applier))
     }
 }
 

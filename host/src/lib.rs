@@ -2,10 +2,12 @@
 
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod filter;
 pub mod http;
 pub mod listener;
 pub mod observe;
+pub mod operator;
 pub mod route;
 pub mod snapshot;
 pub mod source;

@@ -30,8 +30,8 @@ use crate::upstream::ClusterState;
 pub struct Snapshot {
     /// Counts up from 1.
     pub generation: u64,
-    /// Where it is from.
-    pub provenance: String,
+    /// Whether every source has had its say.
+    pub complete: bool,
     /// Every cluster.
     pub clusters: Vec<SnapshotCluster>,
     /// Every chain that something uses.
@@ -150,7 +150,7 @@ impl Compiler {
     ///
     /// # Errors
     /// Every resource that stands in the way, and why.
-    pub fn compile(&mut self, resources: &Resources, provenance: String) -> Result<Arc<Snapshot>, Rejections> {
+    pub fn compile(&mut self, resources: &Resources, complete: bool) -> Result<Arc<Snapshot>, Rejections> {
         let mut rejected = Rejections::new();
         let secrets = self.secrets(resources, &mut rejected);
         let tls = cluster_tls(resources, &secrets, self.last.as_deref(), &mut rejected);
@@ -168,7 +168,7 @@ impl Compiler {
         let states = self.states(resources)?;
         let clusters = states.into_iter().map(|state| SnapshotCluster { tls: tls.get(state.name()).cloned(), state }).collect();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Arc::new(Snapshot { generation, provenance, clusters, chains, listeners, secrets, resources: resources.clone() }))
+        Ok(Arc::new(Snapshot { generation, complete, clusters, chains, listeners, secrets, resources: resources.clone() }))
     }
 
     /// `snapshot` serves: what only older ones needed is let go.

@@ -256,15 +256,15 @@ impl<'t, D: Downstream> Exchange<'t, D> {
         self.respond(failure.status(), failure.detail(), failure.flags(), failure.sentence());
     }
 
+    /// Whether something waits to be sent on `side`, taking it from the filters if nothing does.
     fn take_pending(&mut self, side: Side) -> bool {
         let pending = match side {
             Side::Request => &mut self.request.pending,
             Side::Response => &mut self.response.pending,
         };
-        if !is_nothing(pending) {
-            return false;
+        if is_nothing(pending) {
+            *pending = self.pipe.take(side);
         }
-        *pending = self.pipe.take(side);
         !is_nothing(pending)
     }
 }
