@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -16,11 +17,14 @@ use crate::filter::chain::ChainLoader;
 use crate::listener::limits::Handshakes;
 use crate::observe::access_log::AccessLogs;
 use crate::observe::metrics::{FilterMetrics, Metrics, stamp};
-use crate::snapshot::{Compiler, Snapshot};
+use crate::snapshot::{Compiler, Secured, Snapshot};
 use crate::source::{Apply, Outcome, Rejection, Update};
 use crate::tls::accept::AcceptContext;
 use crate::tls::refusal::RefusalCounts;
 use crate::tls::server::Resumption;
+use crate::upstream::clusters::{Clusters, Services};
+use crate::upstream::endpoint::Locality;
+use crate::upstream::health::{ConnectRequest, Connector, Io};
 use crate::worker::{Command, Process, Worker};
 
 /// How long a drain may take unless the configuration says otherwise.
@@ -43,8 +47,7 @@ impl Workers {
     ///
     /// # Errors
     /// When there can be no further thread.
-    pub fn start(count: usize, process: Arc<Process>, handshakes: usize) -> std::io::Result<Arc<Self>> {
-        let origin = Instant::now();
+    pub fn start(count: usize, origin: Instant, process: Arc<Process>, handshakes: usize) -> std::io::Result<Arc<Self>> {
         let refusals = Arc::<RefusalCounts>::default();
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for id in 0..count {
@@ -79,11 +82,11 @@ impl Workers {
         }
     }
 
-    /// Starts `snapshot` on every worker and then makes it the current one everywhere; on none of them if one cannot.
+    /// Starts `snapshot` on every worker, next to what serves; on none of them if one cannot.
     ///
     /// # Errors
     /// The first worker's reason.
-    pub async fn apply(&self, snapshot: &Arc<Snapshot>) -> Result<(), String> {
+    pub async fn prepare(&self, snapshot: &Arc<Snapshot>) -> Result<(), String> {
         let mut answers = Vec::new();
         for worker in &self.commands {
             let (send, receive) = oneshot::channel();
@@ -100,6 +103,11 @@ impl Workers {
             self.tell(|| Command::Abandon);
             return Err(reason);
         }
+        Ok(())
+    }
+
+    /// Makes what was prepared the current one everywhere.
+    pub async fn commit(&self) {
         let mut commits = Vec::new();
         for worker in &self.commands {
             let (send, receive) = oneshot::channel();
@@ -109,7 +117,6 @@ impl Workers {
         for commit in commits {
             let _ = commit.await;
         }
-        Ok(())
     }
 
     /// Takes no new connections and waits until those that there are have ended, or `patience` is over.
@@ -190,9 +197,11 @@ impl Apply for Applier {
             Ok(Err(rejected)) => return refused(rejected),
             Err(_) => return refused(everything("the compiler failed: see the log".into())),
         };
-        if let Err(reason) = self.workers.apply(&snapshot).await {
+        if let Err(reason) = self.workers.prepare(&snapshot).await {
             return refused(everything(reason));
         }
+        self.compiler.lock().unwrap_or_else(PoisonError::into_inner).commit_clusters();
+        self.workers.commit().await;
         self.compiler.lock().unwrap_or_else(PoisonError::into_inner).committed(&snapshot);
         config.accepted.fetch_add(1, Ordering::Relaxed);
         config.generation.store(snapshot.generation, Ordering::Relaxed);
@@ -254,8 +263,17 @@ impl App {
         let cache = (!bootstrap.module_cache.is_empty()).then(|| PathBuf::from(&bootstrap.module_cache));
         let cache = cache.map(|path| Cache::open(path, CACHE_BYTES)).transpose()?.map(Arc::new);
         let engine = Engine::new(EngineOptions { cache, ..EngineOptions::default() })?;
-        let workers = Workers::start(count, process, handshakes)?;
-        let compiler = Compiler::new(ChainLoader::new(engine), Resumption::new()?, access_logs, count, HashMap::new());
+        let origin = Instant::now();
+        let workers = Workers::start(count, origin, process, handshakes)?;
+        let secured = Arc::<Secured>::default();
+        let services = Services {
+            handle: tokio::runtime::Handle::current(),
+            now: Arc::new(move || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+            connector: Arc::new(CheckConnector(Arc::clone(&secured))),
+            node: Arc::new(bootstrap.node.as_ref().and_then(|node| node.locality.as_ref()).map(Locality::new).unwrap_or_default()),
+            resolver: None,
+        };
+        let compiler = Compiler::new(ChainLoader::new(engine), Clusters::new(services), secured, Resumption::new()?, access_logs, count, HashMap::new());
         let current = Arc::<Current>::default();
         let applier = Applier { compiler: Arc::new(Mutex::new(compiler)), workers: Arc::clone(&workers), current: Arc::clone(&current) };
         let drain_timeout = weir_model::duration::or(bootstrap.drain_timeout, DRAIN);
@@ -269,5 +287,15 @@ fn worker_count(asked: u32) -> usize {
     match asked {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count as usize,
+    }
+}
+
+/// Connects for health checks the way that requests do: over TLS where the cluster has it.
+struct CheckConnector(Arc<Secured>);
+
+impl Connector for CheckConnector {
+    fn connect(&self, request: ConnectRequest) -> Pin<Box<dyn Future<Output = std::io::Result<Box<dyn Io>>> + Send>> {
+        let tls = self.0.get(request.cluster.name());
+        Box::pin(crate::upstream::connect::for_check(tls, request))
     }
 }

@@ -5,7 +5,7 @@
 //! counters go on.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_model::config::{self, branch};
@@ -23,7 +23,8 @@ use crate::tls::accept::CompiledListener;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Resumption;
 use crate::tls::store::SecretStore;
-use crate::upstream::ClusterState;
+use crate::upstream::clusters::{Clusters, Prepared};
+use crate::upstream::{ClusterState, Invalid};
 
 /// A configuration that workers can serve from.
 #[derive(Debug)]
@@ -113,9 +114,28 @@ impl Snapshot {
     }
 }
 
+/// How clusters are secured, for health checks: they connect outside of workers.
+#[derive(Debug, Default)]
+pub struct Secured(Mutex<HashMap<String, Arc<ClientTls>>>);
+
+impl Secured {
+    /// How connections to a cluster are secured.
+    #[must_use]
+    pub fn get(&self, cluster: &str) -> Option<Arc<ClientTls>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned()
+    }
+
+    fn set(&self, tls: HashMap<String, Arc<ClientTls>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+}
+
 /// Makes snapshots, one after another.
 pub struct Compiler {
     chains: ChainLoader,
+    clusters: Clusters,
+    prepared: Option<Prepared>,
+    secured: Arc<Secured>,
     resumption: Arc<Resumption>,
     access_logs: Arc<AccessLogs>,
     workers: usize,
@@ -137,13 +157,15 @@ impl Compiler {
     #[must_use]
     pub fn new(
         chains: ChainLoader,
+        clusters: Clusters,
+        secured: Arc<Secured>,
         resumption: Arc<Resumption>,
         access_logs: Arc<AccessLogs>,
         workers: usize,
         inherited: HashMap<String, Vec<ListenSocket>>,
     ) -> Self {
         let generation = AtomicU64::new(0);
-        Self { chains, resumption, access_logs, workers, generation, last: None, sockets: HashMap::new(), inherited }
+        Self { chains, clusters, prepared: None, secured, resumption, access_logs, workers, generation, last: None, sockets: HashMap::new(), inherited }
     }
 
     /// Compiles `resources`. Blocks: it reads files, compiles filters and binds sockets.
@@ -165,10 +187,19 @@ impl Compiler {
         if !rejected.is_empty() {
             return Err(rejected);
         }
-        let states = self.states(resources)?;
-        let clusters = states.into_iter().map(|state| SnapshotCluster { tls: tls.get(state.name()).cloned(), state }).collect();
+        let prepared = self.prepare_clusters(resources)?;
+        let clusters = prepared.table().iter().map(|state| SnapshotCluster { tls: tls.get(state.name()).cloned(), state: Arc::clone(state) }).collect();
+        self.secured.set(tls);
+        self.prepared = Some(prepared);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Arc::new(Snapshot { generation, complete, clusters, chains, listeners, secrets, resources: resources.clone() }))
+    }
+
+    /// Workers are ready for what was compiled last: its endpoints become visible, its lookups and checks begin.
+    pub fn commit_clusters(&mut self) {
+        if let Some(prepared) = self.prepared.take() {
+            self.clusters.commit(prepared);
+        }
     }
 
     /// `snapshot` serves: what only older ones needed is let go.
@@ -179,18 +210,15 @@ impl Compiler {
         self.last = Some(Arc::clone(snapshot));
     }
 
-    fn states(&self, resources: &Resources) -> Result<Vec<Arc<ClusterState>>, Rejections> {
-        let mut states = Vec::new();
-        for (cluster, _) in resources.clusters() {
-            let before = self.last.as_ref().and_then(|last| last.clusters.iter().find(|known| known.state.name() == cluster.name));
-            if let Some(before) = before.filter(|before| **before.state.config() == **cluster) {
-                states.push(Arc::clone(&before.state));
-                continue;
-            }
-            let state = ClusterState::new(Arc::clone(cluster), Arc::default(), before.map(|before| &*before.state), 0);
-            states.push(Arc::new(state.map_err(|error| vec![reject(Kind::Cluster, &cluster.name, error)])?));
-        }
-        Ok(states)
+    fn prepare_clusters(&self, resources: &Resources) -> Result<Prepared, Rejections> {
+        let clusters: Vec<_> = resources.clusters().map(|(cluster, _)| Arc::clone(cluster)).collect();
+        let endpoints = resources.all_endpoints().map(|(endpoints, _)| (endpoints.name.clone(), Arc::clone(endpoints))).collect();
+        // The path begins with what it is about: `clusters[NAME]`, `endpoints[NAME]`.
+        let rejection = |error: Invalid| {
+            let (kind, name) = subject(&error.path);
+            reject(kind, name, &error)
+        };
+        self.clusters.prepare(&clusters, &endpoints).map_err(|errors| errors.into_iter().map(rejection).collect())
     }
 
     fn secrets(&self, resources: &Resources, rejected: &mut Rejections) -> Arc<SecretStore> {
@@ -330,4 +358,11 @@ fn cluster_tls(
         }
     }
     compiled
+}
+
+/// Which resource a path of the upstream side is about.
+fn subject(path: &str) -> (Kind, &str) {
+    let kind = if path.starts_with("endpoints") { Kind::Endpoints } else { Kind::Cluster };
+    let name = path.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(name, _)| name);
+    (kind, name)
 }

@@ -1,9 +1,11 @@
 //! Opens one connection to an endpoint: socket, PROXY protocol header, TLS.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use super::health::{self, ConnectRequest};
 use super::pool::ConnectError;
 use super::{Address, ClusterState, Endpoint};
 use crate::listener::proxy_protocol::{self, ProxyVersion};
@@ -30,11 +32,7 @@ pub(super) async fn open(
     announce(cluster, &mut socket, client).await.map_err(|_| ConnectError::Refused)?;
     let Some(tls) = tls.filter(|_| !endpoint.plaintext) else { return Ok(Opened { io: socket.into(), is_http2: http2 }) };
     let hostname = (!endpoint.hostname.is_empty()).then_some(&*endpoint.hostname);
-    let ip = match address {
-        Address::Ip(address) => address.ip(),
-        Address::Unix(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-    };
-    let io = tls.connect(tls.server_name(hostname, server_name, ip), socket).await.map_err(|error| {
+    let io = tls.connect(tls.server_name(hostname, server_name, ip_of(address)), socket).await.map_err(|error| {
         tracing::debug!(target: "upstream", cluster = cluster.name(), %address, reason = crate::tls::client::failure(&error), "no secure connection");
         ConnectError::Tls
     })?;
@@ -43,6 +41,24 @@ pub(super) async fn open(
         _ => http2,
     };
     Ok(Opened { io, is_http2 })
+}
+
+/// Connects for a health check.
+pub(crate) async fn for_check(tls: Option<Arc<ClientTls>>, request: ConnectRequest) -> std::io::Result<Box<dyn health::Io>> {
+    let ConnectRequest { cluster, endpoint, address, .. } = request;
+    let socket = connect(&cluster, &address).await?;
+    let hostname = (!endpoint.hostname.is_empty()).then_some(&*endpoint.hostname);
+    match tls.filter(|_| !endpoint.plaintext) {
+        None => Ok(Box::new(Io::from(socket))),
+        Some(tls) => Ok(Box::new(tls.connect(tls.server_name(hostname, None, ip_of(&address)), socket).await?)),
+    }
+}
+
+fn ip_of(address: &Address) -> IpAddr {
+    match address {
+        Address::Ip(address) => address.ip(),
+        Address::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    }
 }
 
 /// Says who the client is, where the cluster wants a PROXY protocol header.

@@ -16,7 +16,7 @@ pub mod breaker;
 pub mod client;
 pub mod cluster;
 pub mod clusters;
-mod connect;
+pub(crate) mod connect;
 pub mod dns;
 pub mod endpoint;
 pub mod hash;

@@ -42,7 +42,7 @@ pub struct WorkerCluster {
     name: Arc<str>,
     state: Arc<ClusterState>,
     tls: Option<Arc<ClientTls>>,
-    balancer: RefCell<Balancer<HostPool>>,
+    balancer: Rc<RefCell<Balancer<HostPool>>>,
     worker: Rc<Worker>,
     metrics: ClusterMetrics,
     /// By the label sets that routes ask for.
@@ -125,7 +125,7 @@ impl WorkerCluster {
     pub fn new(state: Arc<ClusterState>, tls: Option<Arc<ClientTls>>, worker: &Rc<Worker>) -> Self {
         let balancer = Balancer::new(Arc::clone(&state), fastrand::u64(..), worker.now());
         let (name, metrics) = (state.name().into(), worker.process().metrics.cluster(state.name()));
-        Self { name, state, tls, balancer: RefCell::new(balancer), worker: Rc::clone(worker), metrics, subsets: RefCell::default() }
+        Self { name, state, tls, balancer: Rc::new(RefCell::new(balancer)), worker: Rc::clone(worker), metrics, subsets: RefCell::default() }
     }
 
     /// The same cluster with new settings: keeps connections if they still fit.
@@ -139,7 +139,19 @@ impl WorkerCluster {
         if Arc::ptr_eq(&self.state, &state) && same_tls {
             return self;
         }
-        Rc::new(Self::new(state, tls, &self.worker))
+        // Connections stay if a new one would be made the same way.
+        let (old, new) = (self.state.config(), state.config());
+        let keep = same_tls && old.protocol == new.protocol && old.proxy_protocol == new.proxy_protocol && old.source_address == new.source_address;
+        self.balancer.borrow_mut().replace(Arc::clone(&state), keep, self.worker.now());
+        Rc::new(Self {
+            name: Arc::clone(&self.name),
+            state,
+            tls,
+            balancer: Rc::clone(&self.balancer),
+            worker: Rc::clone(&self.worker),
+            metrics: self.metrics.clone(),
+            subsets: RefCell::default(),
+        })
     }
 
     /// Its name.
