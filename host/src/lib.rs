@@ -1,1 +1,3 @@
 //! weir-proxy: moves bytes natively, decides in Proxy-Wasm filters.
+
+pub mod source;
