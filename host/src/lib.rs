@@ -1,3 +1,4 @@
 //! weir-proxy: moves bytes natively, decides in Proxy-Wasm filters.
 
+pub mod http;
 pub mod source;

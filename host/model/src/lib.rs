@@ -2,6 +2,10 @@
 //!
 //! No I/O, no threads: files are read and connections are made elsewhere.
 
+pub mod address;
+pub mod duration;
+pub mod resource;
+
 /// `weir.config.v1`: the configuration.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, reason = "generated; the documentation is the schema's")]
 pub mod config {

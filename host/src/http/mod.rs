@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 pub mod fields;
+pub mod known;
 
 use fields::Fields;
 
