@@ -134,7 +134,7 @@ pub struct SourceStatus {
     /// Changes of which something was refused.
     pub rejected: u64,
     /// Why the last change was not applied; empty once one was.
-    pub last_error: Vec<Rejection>,
+    pub last_error: Vec<String>,
     /// What the source itself has to say: connection, unreadable file.
     pub message: String,
 }
@@ -174,12 +174,17 @@ impl<A: Apply> Hub<A> {
     }
 
     /// Counts a change of which something was refused for good.
-    pub fn refused(&self, layer: Layer, rejected: Vec<Rejection>) {
+    pub fn refused(&self, layer: Layer, reasons: Vec<String>) {
         self.status.send_modify(|status| {
             let status = &mut status[layer as usize];
             status.rejected += 1;
-            status.last_error = rejected;
+            status.last_error = reasons;
         });
+    }
+
+    /// What was refused has been taken back.
+    pub fn settled(&self, layer: Layer) {
+        self.status.send_modify(|status| status[layer as usize].last_error.clear());
     }
 
     /// Puts `share` in the place of what `layer` had and applies the whole; if that is refused, what was there stays.
@@ -189,7 +194,7 @@ impl<A: Apply> Hub<A> {
         drop(inner);
         self.status.send_modify(|status| {
             let status = &mut status[layer as usize];
-            status.last_error.clone_from(&outcome.rejected);
+            status.last_error = outcome.rejected.iter().map(ToString::to_string).collect();
             if outcome.is_applied() {
                 status.accepted += 1;
                 status.provenance = Some(provenance);
@@ -273,7 +278,7 @@ mod tests {
         assert!(updates.iter().zip([false, true, false]).all(|(update, complete)| update.complete == complete));
         let status = hub.status().borrow().clone();
         assert_eq!((status[0].accepted, status[0].rejected, status[1].accepted, status[1].rejected), (2, 0, 0, 0), "the source counts what it gives up");
-        assert_eq!(status[1].last_error, refused.rejected);
+        assert_eq!(status[1].last_error, ["Cluster/bad: it is bad"]);
     }
 
     #[tokio::test]

@@ -11,10 +11,11 @@
 pub mod ads;
 pub mod backoff;
 mod digest;
+pub mod file;
 pub mod hub;
 mod model;
 mod resources;
 pub mod watch;
 
 pub use hub::{Apply, Hub, Layer, Outcome, Provenance, Rejection, SourceStatus, Update};
-pub use resources::{Entry, Key, Kind, Resources, Value};
+pub use resources::{Entry, Key, Kind, Resources, Value, is_wildcard};

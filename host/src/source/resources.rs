@@ -10,61 +10,17 @@ use prost::Message as _;
 use weir_model::config::{
     Branch, Cluster, DataSource, Endpoints, FilterChain, Listener, Secret, branch, cluster, data_source, module, secret,
 };
+pub use weir_model::resource::Kind;
 
-/// The kinds of resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Where connections come in.
-    Listener,
-    /// Filters, by the name that listeners use.
-    FilterChain,
-    /// Where requests go.
-    Cluster,
-    /// A cluster's endpoints, when they are a resource of their own.
-    Endpoints,
-    /// Keys and certificates.
-    Secret,
+/// The name of a kind's message.
+fn message(kind: Kind) -> &'static str {
+    kind.type_url().rsplit('.').next().unwrap_or_default()
 }
 
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Listener, Self::FilterChain, Self::Cluster, Self::Endpoints, Self::Secret];
-
-    /// The name of the message.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Listener => "Listener",
-            Self::FilterChain => "FilterChain",
-            Self::Cluster => "Cluster",
-            Self::Endpoints => "Endpoints",
-            Self::Secret => "Secret",
-        }
-    }
-
-    /// The URL of the type in discovery.
-    #[must_use]
-    pub const fn type_url(self) -> &'static str {
-        match self {
-            Self::Listener => "type.googleapis.com/weir.config.v1.Listener",
-            Self::FilterChain => "type.googleapis.com/weir.config.v1.FilterChain",
-            Self::Cluster => "type.googleapis.com/weir.config.v1.Cluster",
-            Self::Endpoints => "type.googleapis.com/weir.config.v1.Endpoints",
-            Self::Secret => "type.googleapis.com/weir.config.v1.Secret",
-        }
-    }
-
-    /// The kind with this URL.
-    #[must_use]
-    pub fn from_type_url(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_url() == url)
-    }
-
-    /// Whether a proxy asks for all of them, instead of for those that others name.
-    #[must_use]
-    pub const fn is_wildcard(self) -> bool {
-        matches!(self, Self::Listener | Self::FilterChain | Self::Cluster)
-    }
+/// Whether a proxy asks for all of a kind, instead of for those that others name.
+#[must_use]
+pub fn is_wildcard(kind: Kind) -> bool {
+    matches!(kind, Kind::Listener | Kind::FilterChain | Kind::Cluster)
 }
 
 /// What a resource is called.
@@ -86,7 +42,7 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.name(), self.name)
+        write!(f, "{}/{}", message(self.kind), self.name)
     }
 }
 

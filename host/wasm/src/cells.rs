@@ -2,7 +2,7 @@
 //!
 //! A [`Sharded`] is a row of 64-bit numbers, cut into one [`Writer`] per worker. A writer owns its copy of the row alone, so
 //! it updates a number by a plain relaxed load and store; the value of a number is the sum over all copies. Metrics and
-//! accounting are both built on this.
+//! accounting are both built on this, and so are the proxy's own counters.
 //!
 //! What always holds: a number that was folded in from a dropped writer is counted exactly once, so sums never go back; a
 //! row grows without moving, so a reader never waits for a writer nor the other way round; two writers never share a cache
@@ -32,7 +32,7 @@ struct Line([AtomicU64; LINE]);
 
 /// A row of numbers that grows on demand and never moves; all of them start at 0.
 #[derive(Default)]
-pub(crate) struct Cells {
+pub struct Cells {
     chunks: [OnceLock<Box<[Line]>>; CHUNKS],
 }
 
@@ -47,7 +47,7 @@ fn place(index: u32) -> (usize, usize) {
 impl Cells {
     /// Number `index`, making room for it first where there is none.
     #[inline]
-    pub(crate) fn cell(&self, index: u32) -> &AtomicU64 {
+    pub fn cell(&self, index: u32) -> &AtomicU64 {
         let (chunk, at) = place(index);
         let lines = match self.chunks[chunk].get() {
             Some(lines) => lines,
@@ -58,7 +58,7 @@ impl Cells {
 
     /// The value of number `index`: 0 where there is no room yet.
     #[inline]
-    pub(crate) fn peek(&self, index: u32) -> u64 {
+    pub fn peek(&self, index: u32) -> u64 {
         let (chunk, at) = place(index);
         self.chunks[chunk].get().map_or(0, |lines| lines[at / LINE].0[at % LINE].load(Relaxed))
     }
@@ -88,7 +88,7 @@ impl Cells {
 
 /// What happens to the numbers of a writer that is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Retire {
+pub enum Retire {
     /// They stay in the sum: counts.
     Fold,
     /// They go with it: levels, such as memory in use on that worker.
@@ -96,7 +96,7 @@ pub(crate) enum Retire {
 }
 
 /// A row of numbers with one [`Writer`] per worker.
-pub(crate) struct Sharded {
+pub struct Sharded {
     retire: Retire,
     live: Mutex<Vec<Arc<Cells>>>,
     /// Sums of dropped writers; written only while `live` is locked.
@@ -104,43 +104,45 @@ pub(crate) struct Sharded {
 }
 
 impl Sharded {
-    pub(crate) fn new(retire: Retire) -> Arc<Self> {
+    /// Without a writer yet.
+    #[must_use]
+    pub fn new(retire: Retire) -> Arc<Self> {
         Arc::new(Self { retire, live: Mutex::default(), retired: Cells::default() })
     }
 
     /// A new writer, all zero.
-    pub(crate) fn writer(self: &Arc<Self>) -> Writer {
+    pub fn writer(self: &Arc<Self>) -> Writer {
         let cells = Arc::new(Cells::default());
         lock(&self.live).push(Arc::clone(&cells));
         Writer { cells, home: Arc::clone(self), single: PhantomData }
     }
 
     /// Reads sums. Writers come and go only after the reading is dropped; they write on.
-    pub(crate) fn read(&self) -> Reading<'_> {
+    pub fn read(&self) -> Reading<'_> {
         Reading { live: lock(&self.live), retired: &self.retired }
     }
 }
 
 /// The sums over all writers of a [`Sharded`].
-pub(crate) struct Reading<'a> {
+pub struct Reading<'a> {
     live: MutexGuard<'a, Vec<Arc<Cells>>>,
     retired: &'a Cells,
 }
 
 impl Reading<'_> {
     /// The sum of number `index` as a count: at most `u64::MAX`, never wrapping to a smaller value.
-    pub(crate) fn sum(&self, index: u32) -> u64 {
+    pub fn sum(&self, index: u32) -> u64 {
         self.live.iter().fold(self.retired.peek(index), |sum, cells| sum.saturating_add(cells.peek(index)))
     }
 
     /// The sum of number `index` as a level, where each writer's share may be negative.
-    pub(crate) fn level(&self, index: u32) -> i64 {
+    pub fn level(&self, index: u32) -> i64 {
         self.live.iter().fold(self.retired.peek(index), |sum, cells| sum.wrapping_add(cells.peek(index))).cast_signed()
     }
 }
 
 /// One worker's own copy of the row: `Send`, because workers are built elsewhere, but not `Sync`: it has one user at a time.
-pub(crate) struct Writer {
+pub struct Writer {
     cells: Arc<Cells>,
     home: Arc<Sharded>,
     single: PhantomData<Cell<()>>,
@@ -149,7 +151,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Adds `n` to a count, stopping at `u64::MAX`; returns the value before.
     #[inline]
-    pub(crate) fn add(&self, index: u32, n: u64) -> u64 {
+    pub fn add(&self, index: u32, n: u64) -> u64 {
         let cell = self.cells.cell(index);
         let before = cell.load(Relaxed);
         cell.store(before.saturating_add(n), Relaxed);
@@ -158,7 +160,7 @@ impl Writer {
 
     /// Moves a level up or down.
     #[inline]
-    pub(crate) fn shift(&self, index: u32, delta: i64) {
+    pub fn shift(&self, index: u32, delta: i64) {
         let cell = self.cells.cell(index);
         cell.store(cell.load(Relaxed).wrapping_add_signed(delta), Relaxed);
     }

@@ -130,7 +130,7 @@ pub fn load(folder: &Path, node: &str) -> Result<Option<(Resources, SystemTime)>
     let mut resources = Resources::default();
     while !left.is_empty() {
         let response = DeltaDiscoveryResponse::decode_length_delimited(&mut left).map_err(|_| corrupt("a message that cannot be read"))?;
-        let kind = Kind::from_type_url(&response.type_url).ok_or_else(|| corrupt("a type that is not known"))?;
+        let kind = Kind::of_type_url(&response.type_url).ok_or_else(|| corrupt("a type that is not known"))?;
         for resource in response.resources {
             let any = resource.resource.unwrap_or_default();
             let value = Value::decode(kind, &any.value).map_err(|_| corrupt("a resource that cannot be read"))?;

@@ -296,7 +296,7 @@ impl<A: Apply, T: Transport> Client<A, T> {
             tracing::warn!(resource = %rejection.key, reason = %rejection.reason, "a resource of the controller is refused");
         }
         if !rejected.is_empty() {
-            self.hub.refused(Layer::Controller, rejected);
+            self.hub.refused(Layer::Controller, rejected.iter().map(ToString::to_string).collect());
         }
         let files = self.state.files();
         if self.watch.set(files.iter().map(PathBuf::from), []) {

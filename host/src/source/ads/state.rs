@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_model::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
 
-use super::super::{Entry, Key, Kind, Rejection, Resources, Value};
+use super::super::{Entry, Key, Kind, Rejection, Resources, Value, is_wildcard};
 use super::Limits;
 
 /// gRPC's code for what makes no sense.
@@ -138,7 +138,7 @@ impl State {
         self.subscribed = self.wanted();
         let mut requests = Vec::new();
         for kind in Kind::ALL {
-            let names: Vec<String> = match kind.is_wildcard() {
+            let names: Vec<String> = match is_wildcard(kind) {
                 true => vec!["*".into()],
                 false => self.subscribed.iter().filter(|key| key.kind == kind).map(|key| key.name.to_string()).collect(),
             };
@@ -162,7 +162,7 @@ impl State {
     /// Takes a response; returns what is to be sent at once.
     pub(super) fn received(&mut self, response: DeltaDiscoveryResponse, now: Instant) -> Vec<DeltaDiscoveryRequest> {
         self.began.get_or_insert(now);
-        let Some(kind) = Kind::from_type_url(&response.type_url) else {
+        let Some(kind) = Kind::of_type_url(&response.type_url) else {
             let detail = Status { code: INVALID_ARGUMENT, message: "unknown type".into(), ..Status::default() };
             let (type_url, response_nonce) = (response.type_url, response.nonce);
             return vec![DeltaDiscoveryRequest { type_url, response_nonce, error_detail: Some(detail), ..DeltaDiscoveryRequest::default() }];
@@ -208,7 +208,7 @@ impl State {
         if any.type_url != kind.type_url() {
             return Err(refuse(format!("a resource of type {:?} in a response of type {}", any.type_url, kind.type_url())));
         }
-        let value = Value::decode(kind, &any.value).map_err(|error| refuse(format!("not a {}: {error}", kind.name())))?;
+        let value = Value::decode(kind, &any.value).map_err(|error| refuse(format!("not a {}: {error}", kind.label())))?;
         if value.name() != &*key.name {
             return Err(refuse(format!("it calls itself {:?}", value.name())));
         }
@@ -265,7 +265,7 @@ impl State {
     fn wanted(&self) -> BTreeSet<Key> {
         let named = |resources: &Resources| -> Vec<Key> {
             let parents = [Kind::Listener, Kind::Cluster].into_iter().flat_map(|kind| resources.of(kind).values());
-            parents.flat_map(|entry| entry.value.needs()).filter(|key| !key.kind.is_wildcard()).collect()
+            parents.flat_map(|entry| entry.value.needs()).filter(|key| !is_wildcard(key.kind)).collect()
         };
         named(&self.staged).into_iter().chain(named(&self.applied)).collect()
     }
@@ -274,7 +274,7 @@ impl State {
     fn subscribe(&mut self) -> Vec<DeltaDiscoveryRequest> {
         let wanted = self.wanted();
         let mut requests = Vec::new();
-        for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_wildcard()) {
+        for kind in Kind::ALL.into_iter().filter(|kind| !is_wildcard(kind)) {
             let differ = |a: &BTreeSet<Key>, b: &BTreeSet<Key>| -> Vec<String> {
                 a.difference(b).filter(|key| key.kind == kind).map(|key| key.name.to_string()).collect()
             };
@@ -324,7 +324,7 @@ impl State {
     fn waits_until(&self, now: Instant) -> Option<Instant> {
         let grace = self.limits.grace;
         let missing = self.missing.values().filter(|missing| !missing.absent).map(|missing| missing.since + grace);
-        let unseen = Kind::ALL.into_iter().any(|kind| kind.is_wildcard() && !self.seen.contains(&kind));
+        let unseen = Kind::ALL.into_iter().any(|kind| is_wildcard(kind) && !self.seen.contains(&kind));
         let kinds = self.began.filter(|_| unseen && !self.delivered).map(|began| began + grace);
         missing.chain(kinds).filter(|until| *until > now).max()
     }
