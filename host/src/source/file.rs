@@ -15,13 +15,13 @@ use std::sync::Arc;
 use prost::Message as _;
 use weir_model::config::{Bootstrap, DataSource, data_source, module, secret};
 use weir_model::diagnostic::{self, Diagnostic};
-use weir_model::merge::{Fragment, merge};
 use weir_model::resource::version;
+use weir_model::validate::{self, Context};
 use weir_model::yaml;
 
 use super::digest::Digests;
 use super::watch::{Times, Watch, is_configuration};
-use super::{Apply, Entry, Hub, Key, Kind, Layer, Provenance, Resources, Value, model};
+use super::{Apply, Entry, Hub, Layer, Provenance, Resources, Value};
 
 /// Files of a folder.
 const MOST_FILES: usize = 10_000;
@@ -29,9 +29,9 @@ const MOST_FILES: usize = 10_000;
 /// What was read.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// Everything, with absolute paths.
+    /// What is not a resource, with absolute paths.
     pub bootstrap: Bootstrap,
-    /// Its resources.
+    /// The resources, with absolute paths.
     pub resources: Resources,
     /// What is allowed but perhaps not meant.
     pub warnings: Vec<Diagnostic>,
@@ -71,40 +71,45 @@ impl std::error::Error for Wrong {}
 ///
 /// # Errors
 /// Every problem at once.
-pub fn load(path: &Path) -> Result<Loaded, Wrong> {
-    let failed = |problem: String| Wrong { diagnostics: Vec::new(), io: vec![problem] };
-    let files = files(path).map_err(failed)?;
-    let (mut fragments, mut wrong) = (Vec::new(), Wrong { diagnostics: Vec::new(), io: Vec::new() });
-    let mut origins = Origins::default();
-    for file in files {
-        let name = file.to_string_lossy();
-        let bytes = match read(&file) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                wrong.io.push(format!("{name}: {error}"));
-                continue;
+pub fn load(path: &Path, context: &Context) -> Result<Loaded, Wrong> {
+    let mut wrong = Wrong { diagnostics: Vec::new(), io: Vec::new() };
+    let mut texts = Vec::new();
+    match files(path) {
+        Ok(files) => {
+            for file in files {
+                match read(&file) {
+                    Ok(bytes) => texts.push((file.to_string_lossy().into_owned(), bytes)),
+                    Err(error) => wrong.io.push(format!("{}: {error}", file.display())),
+                }
             }
-        };
-        let mut parsed = yaml::parse(&name, bytes);
-        wrong.diagnostics.append(&mut parsed.diagnostics);
-        resolve(&mut parsed.fragment.bootstrap, &file);
-        origins.note(&parsed.fragment.bootstrap, &name);
-        fragments.push(parsed.fragment);
+        }
+        Err(problem) => wrong.io.push(problem),
     }
-    let (whole, mut found) = merge(fragments);
-    wrong.diagnostics.append(&mut found);
-    // What was read only in part would give rise to problems that are none.
-    if !diagnostic::any_error(&wrong.diagnostics) && wrong.io.is_empty() {
-        wrong.diagnostics.extend(model::validate(&whole));
-    }
-    if diagnostic::any_error(&wrong.diagnostics) || !wrong.io.is_empty() {
+    let (whole, found) = validate::load(texts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), context);
+    // What could not be read would give rise to problems that are none.
+    if diagnostic::any_error(&found) || !wrong.io.is_empty() {
+        wrong.diagnostics = if wrong.io.is_empty() { found } else { Vec::new() };
         return Err(wrong);
     }
-    let Fragment { mut bootstrap, .. } = whole;
-    let resources = split(&mut bootstrap, &origins);
+    let mut bootstrap = whole.bootstrap;
+    let mut values = Vec::new();
+    for (name, bytes) in &texts {
+        let mut piece = yaml::parse(name, bytes).fragment.bootstrap;
+        resolve(&mut piece, Path::new(name));
+        if let Some(token) = piece.discovery.take().map(|discovery| discovery.token_file).filter(|token| !token.is_empty())
+            && let Some(discovery) = &mut bootstrap.discovery
+        {
+            discovery.token_file = token;
+        }
+        let origin: Arc<str> = format!("file {name}").into();
+        values.extend(split(piece).map(|value| (value, Arc::clone(&origin))));
+    }
+    let emptied = Bootstrap { listeners: vec![], filter_chains: vec![], clusters: vec![], endpoints: vec![], secrets: vec![], ..bootstrap };
+    let entry = |(value, origin): (Value, _)| Entry { version: version(&value.encode()).into(), origin, value };
+    let resources: Resources = values.into_iter().map(entry).collect();
     let named = resources.iter().flat_map(|(_, entry)| entry.value.files().into_iter().map(str::to_owned).collect::<Vec<_>>());
     let digests = Digests::read(named);
-    Ok(Loaded { bootstrap, resources, warnings: wrong.diagnostics, digests })
+    Ok(Loaded { bootstrap: emptied, resources, warnings: found, digests })
 }
 
 /// The files that `path` stands for.
@@ -171,37 +176,14 @@ fn data_sources(secret: &mut weir_model::config::Secret) -> Vec<&mut DataSource>
     }
 }
 
-/// Which file each resource is from.
-#[derive(Default)]
-struct Origins(std::collections::BTreeMap<Key, Arc<str>>);
-
-impl Origins {
-    fn note(&mut self, bootstrap: &Bootstrap, file: &str) {
-        let file: Arc<str> = format!("file {file}").into();
-        let listeners = bootstrap.listeners.iter().map(|message| (Kind::Listener, &message.name));
-        let chains = bootstrap.filter_chains.iter().map(|message| (Kind::FilterChain, &message.name));
-        let clusters = bootstrap.clusters.iter().map(|message| (Kind::Cluster, &message.name));
-        let endpoints = bootstrap.endpoints.iter().map(|message| (Kind::Endpoints, &message.name));
-        let secrets = bootstrap.secrets.iter().map(|message| (Kind::Secret, &message.name));
-        for (kind, name) in listeners.chain(chains).chain(clusters).chain(endpoints).chain(secrets) {
-            self.0.entry(Key::new(kind, name.as_str())).or_insert_with(|| Arc::clone(&file));
-        }
-    }
-}
-
-/// Takes the resources out of `bootstrap`.
-fn split(bootstrap: &mut Bootstrap, origins: &Origins) -> Resources {
-    let mut values = Vec::new();
-    values.extend(std::mem::take(&mut bootstrap.listeners).into_iter().map(|message| Value::Listener(Arc::new(message))));
-    values.extend(std::mem::take(&mut bootstrap.filter_chains).into_iter().map(|message| Value::FilterChain(Arc::new(message))));
-    values.extend(std::mem::take(&mut bootstrap.clusters).into_iter().map(|message| Value::Cluster(Arc::new(message))));
-    values.extend(std::mem::take(&mut bootstrap.endpoints).into_iter().map(|message| Value::Endpoints(Arc::new(message))));
-    values.extend(std::mem::take(&mut bootstrap.secrets).into_iter().map(|message| Value::Secret(Arc::new(message))));
-    let entry = |value: Value| {
-        let origin = origins.0.get(&Key::new(value.kind(), value.name())).cloned();
-        Entry { version: version(&value.encode()).into(), origin: origin.unwrap_or_else(|| "file".into()), value }
-    };
-    values.into_iter().map(entry).collect()
+/// The resources of a piece.
+fn split(piece: Bootstrap) -> impl Iterator<Item = Value> {
+    let listeners = piece.listeners.into_iter().map(|message| Value::Listener(Arc::new(message)));
+    let chains = piece.filter_chains.into_iter().map(|message| Value::FilterChain(Arc::new(message)));
+    let clusters = piece.clusters.into_iter().map(|message| Value::Cluster(Arc::new(message)));
+    let endpoints = piece.endpoints.into_iter().map(|message| Value::Endpoints(Arc::new(message)));
+    let secrets = piece.secrets.into_iter().map(|message| Value::Secret(Arc::new(message)));
+    listeners.chain(chains).chain(clusters).chain(endpoints).chain(secrets)
 }
 
 impl Loaded {
@@ -227,8 +209,8 @@ impl Loaded {
 
 /// Offers what is at `path`, then follows it for ever: drop the future to stop. `first` is what the process started with, if it was read already.
 /// Runs inside a tokio runtime with time and I/O.
-pub async fn run<A: Apply>(hub: Arc<Hub<A>>, path: PathBuf, first: Option<Loaded>) {
-    let mut source = FileSource { hub, path, serving: None, started: None, watch: Watch::new(Times::default(), true) };
+pub async fn run<A: Apply>(hub: Arc<Hub<A>>, path: PathBuf, context: Context, first: Option<Loaded>) {
+    let mut source = FileSource { hub, path, context, serving: None, started: None, watch: Watch::new(Times::default(), true) };
     source.follow(first.as_ref());
     if let Some(first) = first {
         source.offer(first).await;
@@ -243,6 +225,7 @@ pub async fn run<A: Apply>(hub: Arc<Hub<A>>, path: PathBuf, first: Option<Loaded
 struct FileSource<A> {
     hub: Arc<Hub<A>>,
     path: PathBuf,
+    context: Context,
     serving: Option<Loaded>,
     /// What the process was started with, apart from resources.
     started: Option<Bootstrap>,
@@ -261,8 +244,8 @@ impl<A: Apply> FileSource<A> {
 
     async fn read(&mut self) {
         loop {
-            let path = self.path.clone();
-            let loaded = match tokio::task::spawn_blocking(move || load(&path)).await {
+            let (path, context) = (self.path.clone(), self.context.clone());
+            let loaded = match tokio::task::spawn_blocking(move || load(&path, &context)).await {
                 Ok(Ok(loaded)) => loaded,
                 Ok(Err(wrong)) => return self.refuse(&wrong),
                 Err(_) => return,
@@ -323,3 +306,6 @@ impl<A: Apply> FileSource<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

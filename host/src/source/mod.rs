@@ -13,7 +13,6 @@ pub mod backoff;
 mod digest;
 pub mod file;
 pub mod hub;
-mod model;
 mod resources;
 pub mod watch;
 

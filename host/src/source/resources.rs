@@ -11,6 +11,7 @@ use weir_model::config::{
     Branch, Cluster, DataSource, Endpoints, FilterChain, Listener, Secret, branch, cluster, data_source, module, secret,
 };
 pub use weir_model::resource::Kind;
+use weir_model::validate::{Context, validate_resource};
 
 /// The name of a kind's message.
 fn message(kind: Kind) -> &'static str {
@@ -160,8 +161,10 @@ impl Value {
     ///
     /// # Errors
     /// What is wrong, in sentences.
-    pub fn check(&self) -> Result<(), String> {
-        super::model::check(self)
+    pub fn check(&self, context: &Context) -> Result<(), String> {
+        let found = each!(self, message => validate_resource(&**message, context));
+        let errors: Vec<String> = found.iter().filter(|problem| problem.is_error()).map(ToString::to_string).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
     }
 
     /// The files that it names.

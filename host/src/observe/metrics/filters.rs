@@ -76,7 +76,7 @@ fn callbacks(read: &[(&FilterMetrics, Snapshot)], families: &mut Vec<Family>) {
     for (filter, stats) in read {
         let [chain, name] = labels(filter);
         let (mut buckets, mut sum) = ([0_u64; TIME_BUCKETS], 0_u64);
-        for callback in Callback::ALL {
+        for callback in Callback::ALL.iter().copied() {
             let one = stats.callback(callback);
             if one.calls == 0 {
                 continue;

@@ -29,6 +29,7 @@ pub use blocks::{ClusterMetrics, ListenerMetrics};
 pub use filters::FilterMetrics;
 pub use kinds::{ClusterCounter, ClusterLevel, Detailed, ListenerCounter, ListenerLevel};
 use blocks::{Blocks, cluster, histogram, listener};
+pub use render::Stat;
 
 /// Names of details, such as `overload`: fixed in the code, so a few dozen.
 const MOST_DETAILS: usize = kinds::DETAILS;
@@ -127,6 +128,12 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
         render::text(&self.registry)
+    }
+
+    /// Everything as values. Takes its time: not for a worker.
+    #[must_use]
+    pub fn stats(&self) -> Vec<Stat> {
+        render::stats(&self.registry)
     }
 
     fn blocks(&self) -> MutexGuard<'_, Blocks> {

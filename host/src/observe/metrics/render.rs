@@ -2,12 +2,12 @@
 //!
 //! What is zero is left out, apart from what people look for first: a family with a series per status and listener would be mostly zeros.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, Weak};
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use weir_wasm::cells::Reading;
 use weir_wasm::metrics::{BOUNDS, BUCKETS};
@@ -33,6 +33,47 @@ pub(super) fn text(registry: &Registry) -> Vec<u8> {
         tracing::error!(%error, "the metrics page is not whole");
     }
     text
+}
+
+/// A series at some moment, for programs that read JSON.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Stat {
+    /// The metric's name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Of a counter or a gauge: its value. Of a histogram: how many values there were.
+    pub value: f64,
+    /// Of a histogram: the sum of its values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sum: Option<f64>,
+    /// Of a histogram: pairs of a bound and how many values were not above it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<(f64, u64)>,
+}
+
+/// Everything in `registry`.
+#[allow(clippy::cast_precision_loss, reason = "JSON has no other numbers")]
+pub(super) fn stats(registry: &Registry) -> Vec<Stat> {
+    let mut stats = Vec::new();
+    for family in registry.gather() {
+        for metric in family.get_metric() {
+            let labels = metric.get_label().iter().map(|pair| (pair.name().to_owned(), pair.value().to_owned())).collect();
+            let mut stat = Stat { name: family.name().to_owned(), labels, value: 0.0, sum: None, buckets: Vec::new() };
+            match family.get_field_type() {
+                MetricType::HISTOGRAM => {
+                    let histogram = metric.get_histogram();
+                    stat.value = histogram.get_sample_count() as f64;
+                    stat.sum = Some(histogram.get_sample_sum());
+                    stat.buckets = histogram.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
+                }
+                MetricType::COUNTER => stat.value = metric.get_counter().get_value(),
+                _ => stat.value = metric.get_gauge().get_value(),
+            }
+            stats.push(stat);
+        }
+    }
+    stats
 }
 
 struct All {

@@ -21,7 +21,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
-use weir_model::config;
+use weir_model::validate::Context;
+use weir_model::{config, duration};
 use weir_model::discovery::{DeltaDiscoveryRequest, Locality, Node};
 
 use super::backoff::Backoff;
@@ -66,6 +67,8 @@ pub struct Options {
     pub addresses: Vec<String>,
     /// What they may send.
     pub limits: Limits,
+    /// What resources are checked against.
+    pub context: Context,
     /// Waits between attempts.
     pub backoff: Backoff,
     /// Where the last good state is kept; nowhere if none.
@@ -79,18 +82,14 @@ pub struct Options {
 impl Options {
     /// What `discovery` says about `node`, with the defaults for the rest.
     #[must_use]
-    pub fn new(discovery: &config::Discovery, node: &config::Node) -> Self {
-        let time = |time: &Option<weir_model::protobuf::Duration>, default: Duration| {
-            time.as_ref().and_then(|time| Duration::try_from(*time).ok()).unwrap_or(default)
-        };
-        let backoff = Backoff::new(
-            time(&discovery.backoff_min, Duration::from_millis(100)),
-            time(&discovery.backoff_max, Duration::from_secs(15)),
-        );
+    pub fn new(discovery: &config::Discovery, node: &config::Node, context: Context) -> Self {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(15));
+        let backoff = Backoff::new(duration::or(discovery.backoff_min, least), duration::or(discovery.backoff_max, most));
         Self {
             node: identity(node),
             addresses: discovery.addresses.clone(),
             limits: Limits::default(),
+            context,
             backoff,
             state_dir: Some(&discovery.state_dir).filter(|folder| !folder.is_empty()).map(PathBuf::from),
             state_wait: Duration::from_secs(2),
@@ -136,7 +135,7 @@ pub async fn run<A: Apply, T: Transport>(hub: Arc<Hub<A>>, options: Options, tra
     let saver = options.state_dir.clone().map(|folder| saver(folder, options.node.id.clone(), options.state_every));
     let restore_at = options.state_dir.is_some().then(|| Instant::now() + options.state_wait);
     let client = Client {
-        state: State::new(options.node.clone(), options.limits),
+        state: State::new(options.node.clone(), options.limits, options.context.clone()),
         hub,
         options,
         transport,

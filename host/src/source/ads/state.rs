@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_model::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
+use weir_model::validate::Context;
 
 use super::super::{Entry, Key, Kind, Rejection, Resources, Value, is_wildcard};
 use super::Limits;
@@ -72,6 +73,7 @@ pub(super) enum Judged {
 pub(super) struct State {
     node: Node,
     limits: Limits,
+    context: Context,
     staged: Resources,
     applied: Resources,
     bytes: usize,
@@ -92,10 +94,11 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(node: Node, limits: Limits) -> Self {
+    pub(super) fn new(node: Node, limits: Limits, context: Context) -> Self {
         Self {
             node,
             limits,
+            context,
             staged: Resources::default(),
             applied: Resources::default(),
             bytes: 0,
@@ -222,7 +225,7 @@ impl State {
         if self.bytes - before + any.value.len() > self.limits.total_bytes {
             return Err(refuse(format!("more than {} bytes of configuration", self.limits.total_bytes)));
         }
-        value.check().map_err(refuse)?;
+        value.check(&self.context).map_err(refuse)?;
         // What is the same stays the same, whatever its version.
         let value = match self.staged.get(&key) {
             Some(entry) if entry.value == value => entry.value.clone(),
@@ -274,7 +277,7 @@ impl State {
     fn subscribe(&mut self) -> Vec<DeltaDiscoveryRequest> {
         let wanted = self.wanted();
         let mut requests = Vec::new();
-        for kind in Kind::ALL.into_iter().filter(|kind| !is_wildcard(kind)) {
+        for kind in Kind::ALL.into_iter().filter(|kind| !is_wildcard(*kind)) {
             let differ = |a: &BTreeSet<Key>, b: &BTreeSet<Key>| -> Vec<String> {
                 a.difference(b).filter(|key| key.kind == kind).map(|key| key.name.to_string()).collect()
             };

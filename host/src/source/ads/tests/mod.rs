@@ -16,6 +16,7 @@ use weir_model::config::{
 };
 use weir_model::discovery::{DeltaDiscoveryResponse, Node, Resource};
 use weir_model::protobuf::Any;
+use weir_model::validate::Context;
 
 use super::super::{Apply, Hub, Key, Kind, Outcome, Rejection, Resources, Update};
 use super::{Backoff, Grpcs, Limits, Options, Transport, run};
@@ -71,6 +72,7 @@ fn options(addresses: &[&str]) -> Options {
         node: Node { id: "proxy-1".into(), ..Node::default() },
         addresses: addresses.iter().map(|address| (*address).into()).collect(),
         limits: Limits { grace: LONG, ..Limits::default() },
+        context: Context::default(),
         backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(20)),
         state_dir: None,
         state_wait: Duration::from_millis(100),
