@@ -92,7 +92,8 @@ impl Admin {
             "" => DEFAULT_ADDRESS,
             address => address,
         };
-        let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("admin address {address:?}: {error}"));
+        let invalid =
+            |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("admin address {address:?}: {error}"));
         let listener = match address.parse::<Address>().map_err(|error| invalid(&error))? {
             Address::Socket(address) => Listener::Tcp(TcpListener::bind(address).await?),
             Address::Unix(path) => Listener::Unix(bind_unix(&path)?),

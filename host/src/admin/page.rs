@@ -24,8 +24,10 @@ pub(super) const PAGES: [(&str, &str); 10] = [
 ];
 
 /// Pages that change something.
-const SWITCHES: [(&str, &str); 2] =
-    [("POST /logging?level=info,upstream=debug", "sets the level of the log; GET shows it"), ("POST /drain", "lets connections end and takes no new ones")];
+const SWITCHES: [(&str, &str); 2] = [
+    ("POST /logging?level=info,upstream=debug", "sets the level of the log; GET shows it"),
+    ("POST /drain", "lets connections end and takes no new ones"),
+];
 
 /// The page at `path`.
 pub(super) fn view(path: &str, state: &impl AdminState) -> Reply {

@@ -322,13 +322,8 @@ impl AccessLogs {
     /// When there can be no further thread.
     pub fn start() -> io::Result<Arc<Self>> {
         let (queue, batches) = sync_channel(QUEUE);
-        let logs = Arc::new(Self {
-            sinks: Arc::default(),
-            queue,
-            empties: Arc::default(),
-            reopen: Arc::default(),
-            dropped: Arc::default(),
-        });
+        let logs =
+            Arc::new(Self { sinks: Arc::default(), queue, empties: Arc::default(), reopen: Arc::default(), dropped: Arc::default() });
         let writer = Writer {
             batches,
             sinks: Arc::clone(&logs.sinks),
@@ -653,13 +648,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_dropped_and_counted() {
         let (queue, batches) = sync_channel(2);
-        let logs = Arc::new(AccessLogs {
-            sinks: Arc::default(),
-            queue,
-            empties: Arc::default(),
-            reopen: Arc::default(),
-            dropped: Arc::default(),
-        });
+        let logs =
+            Arc::new(AccessLogs { sinks: Arc::default(), queue, empties: Arc::default(), reopen: Arc::default(), dropped: Arc::default() });
         let sink = logs.sink("/nowhere", Format::Json).unwrap();
         let worker = logs.worker();
         for _ in 0..5 {
@@ -677,13 +667,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_single_line_is_handed_over_after_a_moment() {
         let (queue, batches) = sync_channel(2);
-        let logs = Arc::new(AccessLogs {
-            sinks: Arc::default(),
-            queue,
-            empties: Arc::default(),
-            reopen: Arc::default(),
-            dropped: Arc::default(),
-        });
+        let logs =
+            Arc::new(AccessLogs { sinks: Arc::default(), queue, empties: Arc::default(), reopen: Arc::default(), dropped: Arc::default() });
         let sink = logs.sink("/nowhere", Format::Text).unwrap();
         let worker = logs.worker();
         let local = tokio::task::LocalSet::new();

@@ -63,7 +63,11 @@ pub fn start(log: &config::Log) -> Result<LogLevel, String> {
 fn targets(level: &str) -> Result<Targets, String> {
     let mut targets = Targets::new().with_default(LevelFilter::INFO);
     for part in level.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let parse = |level: &str| level.parse::<LevelFilter>().map_err(|_| format!("{level:?} is no level: off, error, warn, info, debug or trace"));
+        let parse = |level: &str| match level.parse::<LevelFilter>() {
+            // An empty text would be one.
+            Ok(parsed) if !level.is_empty() => Ok(parsed),
+            _ => Err(format!("{level:?} is no level: off, error, warn, info, debug or trace")),
+        };
         match part.split_once('=') {
             None => targets = targets.with_default(parse(part)?),
             Some((target, level)) => targets = targets.with_target(full(target.trim()), parse(level.trim())?),
@@ -158,7 +162,8 @@ mod tests {
         let to = memory.clone();
         let writer = OneLine { to: move || to.clone(), colors: false };
         let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
-        let layer: Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync> = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
+        let layer: Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync> =
+            if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), event);
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -199,10 +204,10 @@ mod tests {
             tracing::debug!("before");
             level.set("debug").unwrap();
             tracing::debug!("after");
+            assert_eq!(level.get(), "debug");
+            assert!(level.set("nonsense").is_err());
         });
         let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
         assert!(text.contains("after") && !text.contains("before"), "{text}");
-        assert_eq!(level.get(), "debug");
-        assert!(level.set("nonsense").is_err());
     }
 }

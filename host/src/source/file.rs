@@ -301,7 +301,9 @@ impl<A: Apply> FileSource<A> {
             return;
         };
         if started.encode_to_vec() != now.encode_to_vec() {
-            tracing::warn!("what the process has once (node, admin, workers, limits, discovery, moduleCache, log) takes effect at the next start");
+            tracing::warn!(
+                "what the process has once (node, admin, workers, limits, discovery, moduleCache, log) takes effect at the next start"
+            );
             self.started = Some(now.clone());
         }
     }

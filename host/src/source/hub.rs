@@ -277,7 +277,11 @@ mod tests {
         assert_eq!(names, ["c"], "nothing of the refused offer is left");
         assert!(updates.iter().zip([false, true, false]).all(|(update, complete)| update.complete == complete));
         let status = hub.status().borrow().clone();
-        assert_eq!((status[0].accepted, status[0].rejected, status[1].accepted, status[1].rejected), (2, 0, 0, 0), "the source counts what it gives up");
+        assert_eq!(
+            (status[0].accepted, status[0].rejected, status[1].accepted, status[1].rejected),
+            (2, 0, 0, 0),
+            "the source counts what it gives up"
+        );
         assert_eq!(status[1].last_error, ["Cluster/bad: it is bad"]);
     }
 

@@ -68,11 +68,13 @@ impl Interest {
             EventKind::Access(access) => matches!(access, notify::event::AccessKind::Close(notify::event::AccessMode::Write)),
             _ => true,
         };
-        changes && event.paths.iter().any(|path| self.paths.contains(path) || path.parent().is_some_and(|parent| self.in_folder(parent, path)))
+        changes
+            && event.paths.iter().any(|path| self.paths.contains(path) || path.parent().is_some_and(|parent| self.in_folder(parent, path)))
     }
 
     fn in_folder(&self, parent: &Path, path: &Path) -> bool {
-        self.folders.contains(parent) && path.file_name().is_some_and(|name| is_configuration(path) || name.as_encoded_bytes().starts_with(b".."))
+        self.folders.contains(parent)
+            && path.file_name().is_some_and(|name| is_configuration(path) || name.as_encoded_bytes().starts_with(b".."))
     }
 }
 
@@ -262,7 +264,12 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     fn quick() -> Times {
-        Times { quiet: Duration::from_millis(20), longest: Duration::from_millis(200), poll: Duration::from_millis(50), poll_beside_events: LONG * 10 }
+        Times {
+            quiet: Duration::from_millis(20),
+            longest: Duration::from_millis(200),
+            poll: Duration::from_millis(50),
+            poll_beside_events: LONG * 10,
+        }
     }
 
     async fn signalled(watch: &mut Watch) {

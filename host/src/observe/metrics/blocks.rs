@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::kinds::{ClusterCounter, ClusterLevel, DETAILS, Detailed, ListenerCounter, ListenerLevel};
 use super::Metrics;
+use super::kinds::{ClusterCounter, ClusterLevel, DETAILS, Detailed, ListenerCounter, ListenerLevel};
 
 /// What stands for all names beyond the bound.
 pub(super) const OVERFLOW: &str = "_other";

@@ -25,10 +25,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use weir_wasm::cells::{Retire, Sharded, Writer};
 
+use blocks::{Blocks, cluster, histogram, listener};
 pub use blocks::{ClusterMetrics, ListenerMetrics};
 pub use filters::FilterMetrics;
 pub use kinds::{ClusterCounter, ClusterLevel, Detailed, ListenerCounter, ListenerLevel};
-use blocks::{Blocks, cluster, histogram, listener};
 pub use render::Stat;
 
 /// Names of details, such as `overload`: fixed in the code, so a few dozen.
@@ -87,12 +87,7 @@ impl Metrics {
     /// A worker's own view, through which it counts. Make it once per worker.
     #[must_use]
     pub fn worker(self: &Arc<Self>) -> Worker {
-        Worker {
-            counts: self.counts.writer(),
-            levels: self.levels.writer(),
-            details: RefCell::default(),
-            metrics: Arc::clone(self),
-        }
+        Worker { counts: self.counts.writer(), levels: self.levels.writer(), details: RefCell::default(), metrics: Arc::clone(self) }
     }
 
     /// The numbers of the listener `name`: the same as long as somebody holds them.

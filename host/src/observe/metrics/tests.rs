@@ -32,10 +32,10 @@ fn workers_are_added_up() {
     for line in [
         "weir_listener_connections_total{listener=\"edge\"} 2",
         "weir_listener_connections{listener=\"edge\"} 1",
-        "weir_http_responses_total{code=\"200\",listener=\"edge\"} 2",
-        "weir_http_responses_total{code=\"0\",listener=\"edge\"} 2",
-        "weir_local_replies_total{detail=\"overload\",listener=\"edge\"} 2",
-        "weir_protocol_refusals_total{detail=\"chunk_size\",listener=\"edge\"} 2",
+        "weir_http_responses_total{listener=\"edge\",code=\"200\"} 2",
+        "weir_http_responses_total{listener=\"edge\",code=\"0\"} 2",
+        "weir_local_replies_total{listener=\"edge\",detail=\"overload\"} 2",
+        "weir_protocol_refusals_total{listener=\"edge\",detail=\"chunk_size\"} 2",
         "weir_http_request_duration_milliseconds_bucket{listener=\"edge\",le=\"1\"} 0",
         "weir_http_request_duration_milliseconds_bucket{listener=\"edge\",le=\"5\"} 2",
         "weir_http_request_duration_milliseconds_bucket{listener=\"edge\",le=\"3600000\"} 2",
@@ -43,7 +43,7 @@ fn workers_are_added_up() {
         "weir_http_request_duration_milliseconds_sum{listener=\"edge\"} 8000010",
         "weir_http_response_bytes_bucket{listener=\"edge\",le=\"1000\"} 4",
         "weir_cluster_requests_total{cluster=\"app\"} 2",
-        "weir_cluster_responses_total{class=\"5xx\",cluster=\"app\"} 2",
+        "weir_cluster_responses_total{cluster=\"app\",class=\"5xx\"} 2",
         "weir_cluster_request_duration_milliseconds_bucket{cluster=\"app\",le=\"25\"} 0",
         "weir_cluster_request_duration_milliseconds_bucket{cluster=\"app\",le=\"50\"} 2",
         "weir_config_updates_total{result=\"rejected\"} 0",
@@ -110,7 +110,7 @@ fn names_are_bounded() {
     for number in 0..200 {
         worker.detail(&kept, Detailed::LocalReply, format!("detail_{number}").leak());
     }
-    has(&page(&metrics), "weir_local_replies_total{detail=\"other\",listener=\"new\"} 73");
+    has(&page(&metrics), "weir_local_replies_total{listener=\"new\",detail=\"other\"} 73");
 }
 
 #[test]
@@ -137,14 +137,15 @@ fn filters_are_accounted_for_and_their_own_metrics_shown() {
     let spoof = own.define(MetricKind::Counter, "weir_config_generation", &[]).unwrap();
     values.increment(requests, 4).unwrap();
     values.increment(spoof, 1).unwrap();
-    let filter = |name: &str| FilterMetrics { chain: "edge".into(), filter: name.into(), stats: Arc::clone(&stats), metrics: Arc::clone(&own) };
+    let filter =
+        |name: &str| FilterMetrics { chain: "edge".into(), filter: name.into(), stats: Arc::clone(&stats), metrics: Arc::clone(&own) };
     metrics.set_filters(vec![filter("router"), filter("router-again")]);
     let page = page(&metrics);
     has(&page, "istio_requests_total{response_code=\"200\"} 4");
     has(&page, "wasm_weir_config_generation 1");
     has(&page, "weir_config_generation 0");
     let callback = Callback::RequestHeaders.name();
-    has(&page, &format!("weir_filter_calls_total{{callback=\"{callback}\",chain=\"edge\",filter=\"router\"}} 1"));
+    has(&page, &format!("weir_filter_calls_total{{chain=\"edge\",filter=\"router\",callback=\"{callback}\"}} 1"));
     has(&page, "weir_filter_call_duration_seconds_count{chain=\"edge\",filter=\"router\"} 1");
     has(&page, "weir_filter_deadline_misses_total{chain=\"edge\",filter=\"router\"} 0");
 }

@@ -113,7 +113,8 @@ impl Grpcs {
 
     fn token(&self) -> Result<Option<MetadataValue<Ascii>>, String> {
         let Some(path) = &self.token_file else { return Ok(None) };
-        let text = read(&path.to_string_lossy()).and_then(|bytes| String::from_utf8(bytes).map_err(|_| format!("{}: not text", path.display())))?;
+        let text = read(&path.to_string_lossy())
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| format!("{}: not text", path.display())))?;
         let value = format!("Bearer {}", text.trim());
         let mut value: MetadataValue<Ascii> = value.parse().map_err(|_| format!("{}: no header may hold this token", path.display()))?;
         value.set_sensitive(true);
@@ -126,7 +127,9 @@ impl Grpcs {
         }
         let secret = self.secrets.secret(&tls.certificate).ok_or_else(|| format!("no secret is called {:?}", tls.certificate))?;
         let Some(secret::Kind::KeyPair(pair)) = &secret.kind else { return Err(format!("secret {:?} is no key pair", tls.certificate)) };
-        let part = |source: &Option<DataSource>| source.as_ref().ok_or_else(|| format!("secret {:?} is not whole", tls.certificate)).and_then(bytes);
+        let part = |source: &Option<DataSource>| {
+            source.as_ref().ok_or_else(|| format!("secret {:?} is not whole", tls.certificate)).and_then(bytes)
+        };
         Ok(Some(Identity::from_pem(part(&pair.certificate_chain)?, part(&pair.private_key)?)))
     }
 
@@ -138,7 +141,9 @@ impl Grpcs {
             roots.add_parsable_certificates(native.certs);
         } else {
             let secret = self.secrets.secret(&tls.trust_roots).ok_or_else(|| format!("no secret is called {:?}", tls.trust_roots))?;
-            let Some(secret::Kind::TrustRoots(trust)) = &secret.kind else { return Err(format!("secret {:?} holds no roots", tls.trust_roots)) };
+            let Some(secret::Kind::TrustRoots(trust)) = &secret.kind else {
+                return Err(format!("secret {:?} holds no roots", tls.trust_roots));
+            };
             let pem = trust.certificates.as_ref().ok_or_else(|| format!("secret {:?} holds no roots", tls.trust_roots)).and_then(bytes)?;
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate = certificate.map_err(|error| format!("secret {:?}: {error}", tls.trust_roots))?;

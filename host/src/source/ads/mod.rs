@@ -21,9 +21,9 @@ use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
+use weir_model::discovery::{DeltaDiscoveryRequest, Locality, Node};
 use weir_model::validate::Context;
 use weir_model::{config, duration};
-use weir_model::discovery::{DeltaDiscoveryRequest, Locality, Node};
 
 use super::backoff::Backoff;
 use super::digest::Digests;
@@ -275,7 +275,9 @@ impl<A: Apply, T: Transport> Client<A, T> {
                 Judged::Again if self.state.step(Instant::now()) == Step::Ready => {}
                 Judged::Again => return Vec::new(),
                 Judged::Done { answers, rejected, applied } => {
-                    self.settled(rejected, applied).await;
+                    // What is from there need not be written there again.
+                    let save = applied && !matches!(provenance, Provenance::Disk { .. });
+                    self.settled(rejected, save).await;
                     return answers;
                 }
             }
@@ -290,7 +292,7 @@ impl<A: Apply, T: Transport> Client<A, T> {
         self.hub.offer(Layer::Controller, share, provenance.clone(), candidate.notes.clone()).await.rejected
     }
 
-    async fn settled(&mut self, rejected: Vec<Rejection>, applied: bool) {
+    async fn settled(&mut self, rejected: Vec<Rejection>, save: bool) {
         for rejection in rejected.iter().take(LOGGED) {
             tracing::warn!(resource = %rejection.key, reason = %rejection.reason, "a resource of the controller is refused");
         }
@@ -301,7 +303,7 @@ impl<A: Apply, T: Transport> Client<A, T> {
         if self.watch.set(files.iter().map(PathBuf::from), []) {
             self.digests = digests(files).await;
         }
-        if applied && let Some(saver) = &self.saver {
+        if save && let Some(saver) = &self.saver {
             saver.send_replace(self.state.applied().clone());
         }
     }
@@ -340,7 +342,10 @@ impl<A: Apply, T: Transport> Client<A, T> {
 }
 
 fn send(sender: &mpsc::Sender<DeltaDiscoveryRequest>, requests: Vec<DeltaDiscoveryRequest>) -> Result<(), Status> {
-    requests.into_iter().try_for_each(|request| sender.try_send(request)).map_err(|_| Status::unavailable("the controller reads no requests"))
+    requests
+        .into_iter()
+        .try_for_each(|request| sender.try_send(request))
+        .map_err(|_| Status::unavailable("the controller reads no requests"))
 }
 
 async fn at(time: Option<Instant>) {

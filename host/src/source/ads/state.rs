@@ -168,12 +168,16 @@ impl State {
         let Some(kind) = Kind::of_type_url(&response.type_url) else {
             let detail = Status { code: INVALID_ARGUMENT, message: "unknown type".into(), ..Status::default() };
             let (type_url, response_nonce) = (response.type_url, response.nonce);
-            return vec![DeltaDiscoveryRequest { type_url, response_nonce, error_detail: Some(detail), ..DeltaDiscoveryRequest::default() }];
+            return vec![DeltaDiscoveryRequest {
+                type_url,
+                response_nonce,
+                error_detail: Some(detail),
+                ..DeltaDiscoveryRequest::default()
+            }];
         };
         self.seen.insert(kind);
         (self.rounds, self.gave_up) = (0, false);
-        let mut pending =
-            Pending { kind, nonce: response.nonce, names: BTreeSet::new(), refused: Vec::new(), answered: false };
+        let mut pending = Pending { kind, nonce: response.nonce, names: BTreeSet::new(), refused: Vec::new(), answered: false };
         for resource in response.resources {
             match self.check(kind, resource) {
                 Ok((name, entry)) => {
@@ -310,7 +314,9 @@ impl State {
 
     /// What to do next.
     pub(super) fn step(&self, now: Instant) -> Step {
-        if self.dirty.is_empty() && self.pending.iter().all(|pending| pending.answered) && (self.delivered || self.began.is_none() || self.gave_up)
+        if self.dirty.is_empty()
+            && self.pending.iter().all(|pending| pending.answered)
+            && (self.delivered || self.began.is_none() || self.gave_up)
         {
             return Step::Nothing;
         }

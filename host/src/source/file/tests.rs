@@ -13,7 +13,8 @@ struct Consumer(mpsc::UnboundedSender<Update>);
 impl Apply for Consumer {
     async fn apply(&mut self, update: Update) -> Outcome {
         let bad = update.resources.clusters().filter(|(cluster, _)| cluster.name.starts_with("bad"));
-        let rejected: Vec<_> = bad.map(|(cluster, _)| Rejection::new(Key::new(Kind::Cluster, cluster.name.as_str()), "it is bad")).collect();
+        let rejected: Vec<_> =
+            bad.map(|(cluster, _)| Rejection::new(Key::new(Kind::Cluster, cluster.name.as_str()), "it is bad")).collect();
         if rejected.is_empty() {
             self.0.send(update).unwrap();
         }

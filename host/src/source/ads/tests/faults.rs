@@ -59,11 +59,11 @@ async fn the_next_address_is_tried_when_one_is_away() {
     assert_eq!(update.provenance, Provenance::Controller(server.address.as_str().into()));
 }
 
-async fn state_written(folder: &std::path::Path, clusters: usize) {
+async fn state_written(folder: &std::path::Path, clusters: &[&str]) {
     let end = Instant::now() + LONG;
     loop {
         let state = disk::load(folder, "proxy-1").unwrap();
-        if state.is_some_and(|(resources, _)| resources.of(Kind::Cluster).len() == clusters) {
+        if state.is_some_and(|(resources, _)| resources.of(Kind::Cluster).keys().map(|name| &**name).eq(clusters.iter().copied())) {
             return;
         }
         assert!(Instant::now() < end, "the state was not written");
@@ -79,10 +79,12 @@ async fn the_state_on_disk_serves_until_the_controller_speaks() {
     let proxy = Proxy::start(with_state(&server.address), plain());
     let mut peer = server.peer().await;
     peer.greeted().await;
-    for (kind, resources) in [(Kind::Listener, vec![]), (Kind::FilterChain, vec![]), (Kind::Cluster, vec![cluster("a", "1"), cluster("b", "1")])] {
+    for (kind, resources) in
+        [(Kind::Listener, vec![]), (Kind::FilterChain, vec![]), (Kind::Cluster, vec![cluster("a", "1"), cluster("b", "1")])]
+    {
         peer.send(response(kind, "1", resources, &[])).await;
     }
-    state_written(folder.path(), 2).await;
+    state_written(folder.path(), &["a", "b"]).await;
     drop((proxy, peer));
 
     // The server accepts and says nothing: the state is used, and a new stream says so.
@@ -98,6 +100,7 @@ async fn the_state_on_disk_serves_until_the_controller_speaks() {
     let update = proxy.update().await;
     assert_eq!(names(&update, Kind::Cluster), ["b", "c"]);
     assert!(matches!(update.provenance, Provenance::Controller(_)));
+    state_written(folder.path(), &["b", "c"]).await;
     drop((proxy, peer, silent));
 
     // Nobody listens: the state is used without waiting.
@@ -147,18 +150,19 @@ async fn a_changed_file_renews_what_names_it() {
     peer.send(response(Kind::Listener, "l", vec![listener("l", "1", &["s"])], &[])).await;
     peer.send(response(Kind::FilterChain, "f", vec![], &[])).await;
     peer.send(response(Kind::Cluster, "c", vec![], &[])).await;
-    peer.send(response(Kind::Secret, "s", vec![secret("s", "1", &source)], &[])).await;
+    peer.send(response(Kind::Secret, "s", vec![secret("s", "1", source.clone(), source)], &[])).await;
     let before = proxy.update().await;
     // The answer says that the watch stands.
     assert_eq!(peer.answer(Kind::Listener, "l").await, "");
+    assert_eq!(peer.request_of(Kind::Secret).await.resource_names_subscribe, ["s"]);
+    assert_eq!(peer.answer(Kind::Secret, "s").await, "");
     std::fs::write(&file, "2").unwrap();
     let after = proxy.update().await;
     assert_eq!(changed(&after), ["Secret/s"]);
     let version = |update: &Update| update.resources.get(&key(Kind::Secret, "s")).unwrap().version.clone();
     assert_eq!(version(&before), version(&after), "the controller's version is still that");
     let relative = data_source::Source::File("cert.pem".into());
-    peer.send(response(Kind::Secret, "s2", vec![secret("s", "2", &relative)], &[])).await;
-    let _subscription = peer.request_of(Kind::Secret).await;
+    peer.send(response(Kind::Secret, "s2", vec![secret("s", "2", relative.clone(), relative)], &[])).await;
     assert_eq!(peer.answer(Kind::Secret, "s2").await, "Secret/s: file \"cert.pem\": a path that a controller sends must be absolute");
 }
 

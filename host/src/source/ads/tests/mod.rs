@@ -11,8 +11,8 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use weir_model::config::{
-    Branch, Cluster, DataSource, DownstreamTls, Endpoints, Http, KeyPair, Listener, LocalityEndpoints, Secret, branch, cluster, data_source,
-    secret,
+    Branch, Cluster, DataSource, DownstreamTls, Endpoints, Http, KeyPair, Listener, LocalityEndpoints, Secret, branch, cluster,
+    data_source, secret,
 };
 use weir_model::discovery::{DeltaDiscoveryResponse, Node, Resource};
 use weir_model::protobuf::Any;
@@ -109,8 +109,7 @@ fn cluster_elsewhere(name: &str, version: &str) -> Resource {
 }
 
 fn some_endpoints(count: u16) -> Endpoints {
-    let endpoint =
-        |port: u16| weir_model::config::Endpoint { address: format!("127.0.0.1:{}", 8000 + port), ..Default::default() };
+    let endpoint = |port: u16| weir_model::config::Endpoint { address: format!("127.0.0.1:{}", 8000 + port), ..Default::default() };
     let locality = LocalityEndpoints { endpoints: (0..count).map(endpoint).collect(), ..LocalityEndpoints::default() };
     Endpoints { localities: vec![locality], ..Endpoints::default() }
 }
@@ -127,14 +126,16 @@ fn listener(name: &str, version: &str, secrets: &[&str]) -> Resource {
     resource(Kind::Listener, name, version, &message)
 }
 
-fn secret(name: &str, version: &str, source: &data_source::Source) -> Resource {
-    let source = Some(DataSource { source: Some(source.clone()) });
-    let pair = KeyPair { certificate_chain: source.clone(), private_key: source, ocsp: None };
+fn secret(name: &str, version: &str, certificate: data_source::Source, key: data_source::Source) -> Resource {
+    let source = |source| Some(DataSource { source: Some(source) });
+    let pair = KeyPair { certificate_chain: source(certificate), private_key: source(key), ocsp: None };
     resource(Kind::Secret, name, version, &Secret { name: name.into(), kind: Some(secret::Kind::KeyPair(pair)) })
 }
 
-fn inline() -> data_source::Source {
-    data_source::Source::Inline("pem".into())
+fn inline(name: &str, version: &str) -> Resource {
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    secret(name, version, data_source::Source::Inline(certificate), data_source::Source::Inline(key))
 }
 
 fn response(kind: Kind, nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {

@@ -18,7 +18,7 @@ async fn a_configuration_is_applied_when_it_is_complete() {
     assert_eq!((asked.resource_names_subscribe, asked.response_nonce), (vec!["c".to_owned()], String::new()));
     peer.send(response(Kind::Listener, "l1", vec![listener("l", "1", &["s"])], &[])).await;
     assert_eq!(peer.request_of(Kind::Secret).await.resource_names_subscribe, ["s"]);
-    peer.send(response(Kind::Secret, "s1", vec![secret("s", "1", &inline())], &[])).await;
+    peer.send(response(Kind::Secret, "s1", vec![inline("s", "1")], &[])).await;
     assert_eq!(peer.answer(Kind::Secret, "s1").await, "", "answered although the rest is not complete");
     proxy.no_update();
     peer.send(response(Kind::FilterChain, "f1", vec![], &[])).await;
@@ -158,7 +158,7 @@ async fn after_a_while_the_rest_is_applied_without_what_is_missing() {
     assert_eq!(peer.answer(Kind::Cluster, "c1").await, "");
     assert_eq!(peer.answer(Kind::Listener, "l1").await, "Listener/shut: incomplete: Secret/s did not arrive");
     assert_eq!(peer.request_of(Kind::Secret).await.resource_names_subscribe, ["s"]);
-    peer.send(response(Kind::Secret, "s1", vec![secret("s", "1", &inline())], &[])).await;
+    peer.send(response(Kind::Secret, "s1", vec![inline("s", "1")], &[])).await;
     assert_eq!(changed(&proxy.update().await), ["Secret/s", "Listener/shut"]);
     assert_eq!(peer.answer(Kind::Secret, "s1").await, "");
     // What a listener names is not taken away from it.
