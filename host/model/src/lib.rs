@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod diagnostic;
+pub mod docs;
 pub mod duration;
 pub mod merge;
 mod path;

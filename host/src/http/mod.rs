@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 pub mod fields;
+pub mod h1;
 pub mod known;
 
 use fields::Fields;

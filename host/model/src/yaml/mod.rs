@@ -95,6 +95,7 @@ fn syntax(reader: &mut read::Reader, fault: &Fault, mark: Mark) {
         Fault::Depth => (Code::TooLarge, format!("it is nested more than {} deep", tree::MAX_DEPTH), ""),
         Fault::Cost => (Code::TooLarge, "it has too many values, with those that aliases repeat".into(), "split the file, or repeat less"),
         Fault::Alias => (Code::Syntax, "an alias refers to what contains it, or to nothing".into(), "write the value out"),
+        Fault::Syntax(info) if info.contains("recursion limit") => (Code::TooLarge, "it is nested too deep".into(), ""),
         Fault::Syntax(info) if tabbed => (Code::Syntax, format!("this is no YAML: {info}"), "YAML is indented with spaces, not with tabs"),
         Fault::Syntax(info) if info.contains("mapping values are not allowed") || info.contains("expected") => {
             (Code::Syntax, format!("this is no YAML: {info}"), "look at the indentation here and in the lines above")
