@@ -342,10 +342,10 @@ impl<A: Apply, T: Transport> Client<A, T> {
 }
 
 fn send(sender: &mpsc::Sender<DeltaDiscoveryRequest>, requests: Vec<DeltaDiscoveryRequest>) -> Result<(), Status> {
-    requests
-        .into_iter()
-        .try_for_each(|request| sender.try_send(request))
-        .map_err(|_| Status::unavailable("the controller reads no requests"))
+    for request in requests {
+        sender.try_send(request).map_err(|_| Status::unavailable("the controller reads no requests"))?;
+    }
+    Ok(())
 }
 
 async fn at(time: Option<Instant>) {
@@ -366,9 +366,8 @@ fn saver(folder: PathBuf, node: String, every: Duration) -> watch::Sender<Resour
         while receiver.changed().await.is_ok() {
             let resources = receiver.borrow_and_update().clone();
             let (folder, node) = (folder.clone(), node.clone());
-            match tokio::task::spawn_blocking(move || disk::save(&folder, &node, &resources)).await {
-                Ok(Err(error)) => tracing::warn!(%error, "the last good state is not kept on disk"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || disk::save(&folder, &node, &resources)).await {
+                tracing::warn!(%error, "the last good state is not kept on disk");
             }
             tokio::time::sleep(every).await;
         }

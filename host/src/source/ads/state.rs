@@ -190,6 +190,7 @@ impl State {
         for name in response.removed_resources {
             let key = Key::new(kind, name);
             self.stage(&key, None);
+            pending.names.insert(Arc::clone(&key.name));
             if self.subscribed.contains(&key) {
                 self.missing.insert(key, Missing { since: now, absent: true });
             }
@@ -431,7 +432,8 @@ impl State {
             self.look_for_missing(now);
             return Judged::Again;
         }
-        let whole = "refused together with the other changes of its time".to_owned();
+        let cause = self.rejected.first().map(ToString::to_string).unwrap_or_default();
+        let whole = format!("refused with the other changes of its time, because of {cause}");
         let dirty = std::mem::take(&mut self.dirty);
         let known: BTreeSet<Key> = self.rejected.iter().map(|rejection| rejection.key.clone()).collect();
         self.rejected.extend(dirty.into_iter().filter(|key| !known.contains(key)).map(|key| Rejection::new(key, whole.clone())));

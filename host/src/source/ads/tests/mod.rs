@@ -23,13 +23,16 @@ use super::{Backoff, Grpcs, Limits, Options, Transport, run};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Takes everything whose name does not begin with `bad`, and shows it to the test.
+/// Takes everything whose name does not begin with `bad`, and `needy` only beside `a`; shows it to the test.
 struct Consumer(mpsc::UnboundedSender<Update>);
 
 impl Apply for Consumer {
     async fn apply(&mut self, update: Update) -> Outcome {
         let bad = update.resources.iter().filter(|(key, _)| key.name.starts_with("bad"));
-        let rejected: Vec<Rejection> = bad.map(|(key, _)| Rejection::new(key, "it is bad")).collect();
+        let mut rejected: Vec<Rejection> = bad.map(|(key, _)| Rejection::new(key, "it is bad")).collect();
+        if update.resources.cluster("needy").is_some() && update.resources.cluster("a").is_none() {
+            rejected.push(Rejection::new(key(Kind::Cluster, "needy"), "it needs a"));
+        }
         if rejected.is_empty() {
             self.0.send(update).unwrap();
         }

@@ -181,3 +181,21 @@ async fn a_type_that_nobody_asked_for_is_refused() {
     assert_eq!((refused.type_url.as_str(), refused.response_nonce.as_str()), ("type.example/Unknown", "u1"));
     assert_eq!(refused.error_detail.unwrap().message, "unknown type");
 }
+
+#[tokio::test]
+async fn what_is_refused_for_the_sake_of_another_is_taken_later() {
+    let mut server = Server::start().await;
+    let options = options(&[&server.address]);
+    let (mut proxy, mut peer) = settled(&mut server, options).await;
+    peer.send(response(Kind::Cluster, "c1", vec![cluster("needy", "1")], &[])).await;
+    proxy.update().await;
+    assert_eq!(peer.answer(Kind::Cluster, "c1").await, "");
+    // What serves and is refused now cannot be taken back: the change as a whole is.
+    peer.send(response(Kind::Cluster, "c2", vec![cluster("b", "1")], &["a"])).await;
+    let because = "refused with the other changes of its time, because of Cluster/needy: it needs a";
+    assert_eq!(peer.answer(Kind::Cluster, "c2").await, format!("Cluster/a: {because}\nCluster/b: {because}"));
+    proxy.no_update();
+    peer.send(response(Kind::Cluster, "c3", vec![cluster("b", "1")], &["a", "needy"])).await;
+    assert_eq!(names(&proxy.update().await, Kind::Cluster), ["b", "elsewhere"]);
+    assert_eq!(peer.answer(Kind::Cluster, "c3").await, "");
+}
