@@ -215,7 +215,7 @@ fn name_refusal(after: u8, is_empty: bool) -> Refusal {
 ///
 /// Narrower than RFC 3986: no user info, and no comma, which would look like two hosts.
 #[must_use]
-pub(super) fn is_host(bytes: &[u8]) -> bool {
+pub(in crate::http) fn is_host(bytes: &[u8]) -> bool {
     let (host, rest) = if bytes.first() == Some(&b'[') {
         let Some(end) = memchr::memchr(b']', bytes) else { return false };
         let inner = bytes.get(1..end).unwrap_or_default();

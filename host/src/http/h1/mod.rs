@@ -72,3 +72,6 @@ impl From<Framing> for BodyLength {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
