@@ -296,6 +296,16 @@ impl Worker {
     /// Starts all of a configuration here, next to the current one.
     fn prepare(self: &Rc<Self>, shared: Arc<Snapshot>) -> Result<Rc<WorkerSnapshot>, String> {
         let current = self.snapshot();
+        let host = self.host.borrow().clone().ok_or("the worker has ended")?;
+        let host: SharedHost = host;
+        let running = current.as_ref().map_or(&[][..], |current| &current.filters);
+        let (mut filters, mut chains) = (Vec::new(), HashMap::new());
+        for chain in &shared.chains {
+            let (started, of_chain) = chain.start(&host, running).map_err(|error| format!("filterChains[{}]: {error}", chain.name))?;
+            filters.extend(of_chain);
+            chains.insert(Arc::clone(&chain.name), started);
+        }
+        // Last, because it changes what the current configuration shares with the next one.
         let mut clusters = ClusterMap::new();
         for cluster in &shared.clusters {
             let before = current.as_ref().and_then(|current| current.cluster(cluster.state.name()));
@@ -306,15 +316,6 @@ impl Worker {
             clusters.insert(next.name(), next);
         }
         let clusters = Rc::new(clusters);
-        let host = self.host.borrow().clone().ok_or("the worker has ended")?;
-        let host: SharedHost = host;
-        let running = current.as_ref().map_or(&[][..], |current| &current.filters);
-        let (mut filters, mut chains) = (Vec::new(), HashMap::new());
-        for chain in &shared.chains {
-            let (started, of_chain) = chain.start(&host, running).map_err(|error| format!("filterChains[{}]: {error}", chain.name))?;
-            filters.extend(of_chain);
-            chains.insert(Arc::clone(&chain.name), started);
-        }
         let snapshot = Rc::new_cyclic(|weak| {
             let (mut http, mut tcp) = (HashMap::new(), HashMap::new());
             for listener in &shared.listeners {
