@@ -1,3 +1,5 @@
 //! weir-proxy: moves bytes natively, decides in Proxy-Wasm filters.
 
 pub mod http;
+pub mod listener;
+pub mod tls;
