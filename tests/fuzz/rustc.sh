@@ -1,5 +1,5 @@
 #!/bin/sh
-# The compiler for fuzzing: Weir's own crates are instrumented, the compiler and runtime below them are not.
+# The compiler for fuzzing: Weir's own crates and the YAML parser are instrumented, the compiler and runtime below them are not.
 #
 # Always: the same crates, built faster, and coverage that means our code. cargo-fuzz can only instrument everything.
 crate=
@@ -9,7 +9,7 @@ for argument do
     previous=$argument
 done
 case "$crate" in
-    weir_* | hostcalls | maps | modules | properties | wasi) exec "$@" ;;
+    weir_* | saphyr_parser | hostcalls | maps | model_yaml | modules | properties | wasi) exec "$@" ;;
 esac
 for argument do
     shift

@@ -2,6 +2,19 @@
 //!
 //! No I/O, no threads: files are read and connections are made elsewhere.
 
+pub mod address;
+pub mod diagnostic;
+pub mod docs;
+pub mod duration;
+pub mod merge;
+mod path;
+pub mod resource;
+mod schema;
+pub mod validate;
+pub mod yaml;
+
+pub use path::Places;
+
 /// `weir.config.v1`: the configuration.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, reason = "generated; the documentation is the schema's")]
 pub mod config {

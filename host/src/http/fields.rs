@@ -2,8 +2,8 @@
 //!
 //! One arena holds all bytes, one list of entries says where; both are kept from message to message. Names that [`Known`] has are not stored at all.
 //!
-//! What always holds: pseudo headers come before all others, at most one of each; the arena is at most twice what is in use, plus a constant, however
-//! often values are replaced; nothing here panics or allocates per field.
+//! What always holds: pseudo headers come before all others, at most one of each; the arena is at most twice what is in use, plus a constant and the head
+//! it was read from, however often values are replaced; nothing here panics or allocates per field.
 //!
 //! Not done here: judging. Names are taken as they are given (callers give lower case) and values may hold any byte: the parsers check what comes in and
 //! the encoders what goes out. A block that passes [`MAX_BYTES`] drops what is too much and says so in [`Fields::is_overflowed`]; limits of
@@ -11,6 +11,7 @@
 
 use std::fmt;
 
+use super::h1::line::Span;
 pub use super::known::Known;
 
 /// Most bytes that a block holds.
@@ -175,13 +176,13 @@ impl Fields {
     }
 
     /// Every value of `name`, in order.
-    pub fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + Clone {
         let known = Known::of(name);
         self.entries.iter().filter(move |entry| self.is_named(entry, known, name)).map(|entry| self.value_of(entry))
     }
 
     /// Every value of a known name, in order.
-    pub fn get_all_known(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+    pub fn get_all_known(&self, known: Known) -> impl Iterator<Item = &[u8]> + Clone {
         let entries = if self.has(known) { &self.entries[..] } else { &[] };
         entries.iter().filter(move |entry| entry.known == Some(known)).map(|entry| self.value_of(entry))
     }
@@ -278,11 +279,6 @@ impl Fields {
             self.present |= known.bit();
             self.pseudo += usize::from(known.is_pseudo());
         }
-    }
-
-    /// [`Fields::push`] under the name that proxies and filters use for it.
-    pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        self.push(name, value);
     }
 
     /// Writes name and value to the arena. Nothing when that would be too much.
@@ -493,6 +489,56 @@ impl Fields {
         }
         self.bytes = bytes;
         self.waste = 0;
+    }
+}
+
+/// Reading a head: entries refer to its bytes, which are copied at once when it is complete.
+impl Fields {
+    /// Empties the block and leaves places for this many pseudo headers.
+    #[inline]
+    pub(super) fn begin(&mut self, pseudo: usize) {
+        self.clear();
+        self.entries.resize(pseudo, Entry { name: 0, value: 0, value_len: 0, name_len: 0, known: None });
+        self.pseudo = pseudo;
+    }
+
+    /// Fills one of those places. All must be filled.
+    #[inline]
+    pub(super) fn place_pseudo(&mut self, at: usize, known: Known, value: Span) {
+        if let Some(entry) = self.entries.get_mut(at) {
+            *entry = Entry {
+                name: 0,
+                value: value.start as u32,
+                value_len: value.len() as u32,
+                name_len: known.name().len() as u16,
+                known: Some(known),
+            };
+            self.present |= known.bit();
+        }
+    }
+
+    /// Adds a field that is not a pseudo header. Says no when its name is too long.
+    #[inline]
+    pub(super) fn place(&mut self, known: Option<Known>, name: Span, value: Span) -> bool {
+        let name_len = known.map_or(name.len(), |known| known.name().len());
+        let Ok(name_len) = u16::try_from(name_len) else { return false };
+        self.present |= known.map_or(0, Known::bit);
+        self.entries.push(Entry { name: name.start as u32, value: value.start as u32, value_len: value.len() as u32, name_len, known });
+        true
+    }
+
+    /// Takes the bytes that the entries refer to: those of the head (at most [`MAX_BYTES`]) and `suffix` after them. `upper` says that names are to be
+    /// made lower case.
+    #[inline]
+    pub(super) fn adopt(&mut self, head: &[u8], suffix: &[u8], upper: bool) {
+        let Self { bytes, entries, .. } = self;
+        bytes.extend_from_slice(head);
+        bytes.extend_from_slice(suffix);
+        for entry in entries.iter().filter(|entry| upper && entry.known.is_none()) {
+            if let Some(name) = bytes.get_mut(entry.name as usize..entry.name as usize + usize::from(entry.name_len)) {
+                name.make_ascii_lowercase();
+            }
+        }
     }
 }
 

@@ -11,7 +11,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 pub mod fields;
+pub mod forwarded;
+pub mod h1;
+pub mod h2;
 pub mod known;
+pub mod path;
 
 use fields::Fields;
 

@@ -159,9 +159,6 @@ impl Calls {
 
     /// Forgets and returns every call that `context` started.
     pub(crate) fn take_of(&mut self, context: u32) -> Vec<Pending> {
-        if self.pending.is_empty() {
-            return Vec::new();
-        }
         let tokens: Vec<u32> = self.pending.iter().filter(|(_, call)| call.context == context).map(|(token, _)| *token).collect();
         tokens.into_iter().filter_map(|token| self.remove(token)).collect()
     }

@@ -22,8 +22,10 @@ use crate::sync::lock;
 const LINE: usize = 8;
 /// log2 of the numbers in the first chunk; every further chunk is twice as long as the one before it.
 const FIRST_BITS: u32 = 6;
+/// Numbers in the first chunk.
+const FIRST: u32 = 1 << FIRST_BITS;
 /// Enough chunks for every `u32` index, so that no index is out of range.
-const CHUNKS: usize = 27;
+const CHUNKS: usize = 26;
 
 /// One cache line of numbers: what keeps two writers' chunks from sharing one.
 #[repr(align(64))]
@@ -33,21 +35,27 @@ struct Line([AtomicU64; LINE]);
 /// A row of numbers that grows on demand and never moves; all of them start at 0.
 #[derive(Default)]
 pub(crate) struct Cells {
+    /// What every call touches: there from the start, and found without a look at whether it is.
+    first: [Line; FIRST as usize / LINE],
+    /// The chunks behind it.
     chunks: [OnceLock<Box<[Line]>>; CHUNKS],
 }
 
-/// Where number `index` lives: its chunk and its place there.
+/// Where number `index`, which is not in the first chunk, lives: which of the others, and its place there.
 #[inline]
 fn place(index: u32) -> (usize, usize) {
-    let shifted = u64::from(index) + (1 << FIRST_BITS);
-    let chunk = shifted.ilog2() - FIRST_BITS;
-    (chunk as usize, (shifted - (1 << (chunk + FIRST_BITS))) as usize)
+    let shifted = u64::from(index) + u64::from(FIRST);
+    let chunk = shifted.ilog2() - FIRST_BITS - 1;
+    (chunk as usize, (shifted - (2 << (chunk + FIRST_BITS))) as usize)
 }
 
 impl Cells {
     /// Number `index`, making room for it first where there is none.
     #[inline]
     pub(crate) fn cell(&self, index: u32) -> &AtomicU64 {
+        if index < FIRST {
+            return &self.first[index as usize / LINE].0[index as usize % LINE];
+        }
         let (chunk, at) = place(index);
         let lines = match self.chunks[chunk].get() {
             Some(lines) => lines,
@@ -59,29 +67,37 @@ impl Cells {
     /// The value of number `index`: 0 where there is no room yet.
     #[inline]
     pub(crate) fn peek(&self, index: u32) -> u64 {
+        if index < FIRST {
+            return self.first[index as usize / LINE].0[index as usize % LINE].load(Relaxed);
+        }
         let (chunk, at) = place(index);
         self.chunks[chunk].get().map_or(0, |lines| lines[at / LINE].0[at % LINE].load(Relaxed))
     }
 
     #[cold]
     fn grow(&self, chunk: usize) -> &[Line] {
-        let lines = (1 << (chunk as u32 + FIRST_BITS)) / LINE;
+        let lines = (2 << (chunk as u32 + FIRST_BITS)) / LINE;
         self.chunks[chunk].get_or_init(|| (0..lines).map(|_| Line::default()).collect())
     }
 
     /// Adds every number of `other` to the same number here. The caller sees to it that nobody writes either meanwhile.
     fn fold(&self, other: &Self) {
+        fold(&self.first, &other.first);
         for (chunk, theirs) in other.chunks.iter().enumerate() {
             let Some(theirs) = theirs.get() else { continue };
             let ours = match self.chunks[chunk].get() {
                 Some(ours) => ours,
                 None => self.grow(chunk),
             };
-            for (ours, theirs) in ours.iter().zip(theirs.iter()) {
-                for (ours, theirs) in ours.0.iter().zip(&theirs.0) {
-                    ours.store(ours.load(Relaxed).saturating_add(theirs.load(Relaxed)), Relaxed);
-                }
-            }
+            fold(ours, theirs);
+        }
+    }
+}
+
+fn fold(ours: &[Line], theirs: &[Line]) {
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        for (ours, theirs) in ours.0.iter().zip(&theirs.0) {
+            ours.store(ours.load(Relaxed).saturating_add(theirs.load(Relaxed)), Relaxed);
         }
     }
 }
@@ -185,14 +201,18 @@ mod tests {
     #[test]
     fn every_index_has_its_own_place() {
         let mut seen = HashSet::new();
-        for index in 0..5000 {
+        for index in FIRST..5000 {
             let (chunk, at) = place(index);
-            assert!(at < 1 << (chunk as u32 + FIRST_BITS), "index {index} is outside chunk {chunk}");
+            assert!(at < 2 << (chunk as u32 + FIRST_BITS), "index {index} is outside chunk {chunk}");
             assert!(seen.insert((chunk, at)), "index {index} shares its place");
         }
-        assert_eq!(place(63), (0, 63));
-        assert_eq!(place(64), (1, 0));
+        assert_eq!(place(64), (0, 0));
+        assert_eq!(place(191), (0, 127));
+        assert_eq!(place(192), (1, 0));
         assert_eq!(place(u32::MAX).0, CHUNKS - 1);
+        let cells = Cells::default();
+        (0..300).for_each(|index| cells.cell(index).store(u64::from(index), Relaxed));
+        assert!((0..300).all(|index| cells.peek(index) == u64::from(index)));
     }
 
     #[test]

@@ -151,24 +151,6 @@ pub(crate) struct Ticker {
     thread: Option<Thread>,
 }
 
-/// The time of deadlines, cheap to read: epochs since the engine was made.
-#[derive(Clone)]
-pub(crate) struct Clock(Arc<TickerState>);
-
-impl Clock {
-    /// The time in so many epochs.
-    #[inline]
-    pub(crate) fn after(&self, epochs: u64) -> u64 {
-        self.0.epoch.load(Ordering::Relaxed).saturating_add(epochs)
-    }
-
-    /// Whether it is that time.
-    #[inline]
-    pub(crate) fn is_past(&self, time: u64) -> bool {
-        self.0.epoch.load(Ordering::Relaxed) >= time
-    }
-}
-
 #[derive(Default)]
 struct TickerState {
     epoch: AtomicU64,
@@ -228,8 +210,16 @@ impl Ticker {
         }
     }
 
-    pub(crate) fn clock(&self) -> Clock {
-        Clock(self.shared.clone())
+    /// The time in so many epochs, counted since the engine was made.
+    #[inline]
+    pub(crate) fn after(&self, epochs: u64) -> u64 {
+        self.shared.epoch.load(Ordering::Relaxed).saturating_add(epochs)
+    }
+
+    /// Whether it is that time.
+    #[inline]
+    pub(crate) fn is_past(&self, time: u64) -> bool {
+        self.shared.epoch.load(Ordering::Relaxed) >= time
     }
 
     /// A deadline in epochs: never early, at most one epoch late.

@@ -26,6 +26,17 @@ pub struct Filter {
     backoff: RefCell<Backoff>,
     has_run: Cell<bool>,
     wants: [bool; 2],
+    ends: Ends,
+    has_variants: bool,
+}
+
+/// What a filter has for the end of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// `on_log`: for every stream, also one that never reached it.
+    pub(crate) log: bool,
+    /// That, or callbacks for a stream that reached it though no message callback was due.
+    pub(crate) any: bool,
 }
 
 struct Retired {
@@ -56,6 +67,7 @@ impl Filter {
     /// The binding without an instance: the first stream starts one.
     #[must_use]
     pub fn idle(binding: &Arc<Binding>, host: SharedHost) -> Rc<Self> {
+        let exports = |callback| binding.module().exports(callback);
         let parts = WorkerParts { host, stats: Rc::new(binding.stats().shard()), metrics: Rc::new(binding.metrics().shard()) };
         Rc::new(Self {
             binding: binding.clone(),
@@ -65,6 +77,11 @@ impl Filter {
             backoff: RefCell::new(binding.backoff()),
             has_run: Cell::new(false),
             wants: binding.wants(),
+            ends: Ends {
+                log: exports(Callback::Log),
+                any: [Callback::Log, Callback::ContextCreate, Callback::Done, Callback::Delete].into_iter().any(exports),
+            },
+            has_variants: !binding.config().variants.is_empty(),
         })
     }
 
@@ -127,10 +144,12 @@ impl Filter {
         self.parts.host.log(&LogLine { binding, level, message, stream: "", from_guest: false });
     }
 
-    /// Whether a stream that no message callback was due on must still be told of: one that `reached` the filter, or one that did not.
-    pub(crate) fn wants_end(&self, reached: bool) -> bool {
-        let exports = |callback| self.binding.module().exports(callback);
-        exports(Callback::Log) || (reached && [Callback::ContextCreate, Callback::Done, Callback::Delete].into_iter().any(exports))
+    pub(crate) fn ends(&self) -> Ends {
+        self.ends
+    }
+
+    pub(crate) fn has_variants(&self) -> bool {
+        self.has_variants
     }
 
     /// Whether it has any callback for the messages of a side.

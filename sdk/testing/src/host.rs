@@ -72,7 +72,7 @@ type ForeignFunction = Box<dyn Fn(&[u8]) -> Foreign>;
 pub struct MemoryHost {
     wall: Cell<u64>,
     monotonic: Cell<Nanos>,
-    random: Cell<u64>,
+    random: RefCell<fastrand::Rng>,
     log_level: Cell<Level>,
     log: RefCell<Vec<LoggedLine>>,
     callouts: RefCell<Vec<Callout>>,
@@ -101,7 +101,7 @@ impl Default for MemoryHost {
         Self {
             wall: Cell::new(1_700_000_000_000_000_000),
             monotonic: Cell::new(1_000_000_000),
-            random: Cell::new(0x9E37_79B9_7F4A_7C15),
+            random: RefCell::new(fastrand::Rng::with_seed(1)),
             log_level: Cell::new(Level::Trace),
             log: RefCell::default(),
             callouts: RefCell::default(),
@@ -134,7 +134,7 @@ impl MemoryHost {
 
     /// Starts randomness anew.
     pub fn seed(&self, seed: u64) {
-        self.random.set(seed | 1);
+        *self.random.borrow_mut() = fastrand::Rng::with_seed(seed);
     }
 
     /// Lines below `level` are not logged.
@@ -208,14 +208,7 @@ impl Host for MemoryHost {
     }
 
     fn random(&self, out: &mut [u8]) {
-        for byte in out {
-            let mut x = self.random.get();
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            self.random.set(x);
-            *byte = (x >> 24) as u8;
-        }
+        self.random.borrow_mut().fill(out);
     }
 
     fn log_level(&self, _binding: &str) -> Level {
@@ -281,7 +274,7 @@ impl Host for MemoryHost {
     }
 
     fn attribute(&self, path: Path<'_>) -> Option<Attribute<'_>> {
-        self.attributes.borrow().get(path.as_bytes()).map(Value::to_attribute)
+        self.attributes.borrow().get(path.as_bytes()).cloned()
     }
 
     fn foreign(&self, _binding: &str, name: &str, arguments: &[u8]) -> Foreign {

@@ -1,56 +1,13 @@
 //! A stream in memory: four header maps, attributes, and a note of everything the filters asked for.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use weir_wasm::codec::Pairs;
 use weir_wasm::{Attribute, Foreign, Headers, LocalReply, MessageMap, Path, Side, StreamHost};
 
-/// An attribute's value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// Text or bytes.
-    Bytes(Vec<u8>),
-    /// A signed number.
-    Int(i64),
-    /// An unsigned number.
-    Uint(u64),
-    /// A floating-point number.
-    Double(f64),
-    /// A truth value.
-    Bool(bool),
-    /// Nanoseconds since the Unix epoch.
-    Time(i64),
-    /// Nanoseconds.
-    Duration(i64),
-    /// Pairs.
-    Map(Vec<(String, String)>),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Bytes(text.as_bytes().to_vec())
-    }
-}
-
-impl Value {
-    pub(crate) fn to_attribute(&self) -> Attribute<'static> {
-        match self {
-            Self::Bytes(bytes) => Attribute::Bytes(Cow::Owned(bytes.clone())),
-            Self::Int(number) => Attribute::Int(*number),
-            Self::Uint(number) => Attribute::Uint(*number),
-            Self::Double(number) => Attribute::Double(*number),
-            Self::Bool(yes) => Attribute::Bool(*yes),
-            Self::Time(nanos) => Attribute::Time(*nanos),
-            Self::Duration(nanos) => Attribute::Duration(*nanos),
-            Self::Map(pairs) => {
-                let owned = |text: &String| Cow::Owned(text.as_bytes().to_vec());
-                Attribute::Map(pairs.iter().map(|(key, value)| (owned(key), owned(value))).collect())
-            }
-        }
-    }
-}
+/// An attribute's value, owned.
+pub type Value = Attribute<'static>;
 
 /// A [`StreamHost`] in memory.
 #[derive(Debug, Default)]
@@ -117,7 +74,7 @@ impl StreamHost for MemoryStream {
     }
 
     fn attribute(&self, path: Path<'_>) -> Option<Attribute<'_>> {
-        self.attributes.get(path.as_bytes()).map(Value::to_attribute)
+        self.attributes.get(path.as_bytes()).cloned()
     }
 
     fn set_attribute(&mut self, path: Path<'_>, value: &[u8]) -> bool {

@@ -88,7 +88,7 @@ fn replacing_for_ever_does_not_grow() {
         fields.set(b"x-one", &vec![b'x'; round % 300]);
         fields.append_to_list(Known::Via, b"weir");
         fields.remove_known(Known::Via);
-        fields.add(b"x-two", b"value");
+        fields.push(b"x-two", b"value");
         fields.remove(b"x-two");
         assert!(fields.memory() < 32 << 10, "round {round}: {}", fields.memory());
     }

@@ -53,9 +53,9 @@ fn get_bytes(caller: Caller<'_, State>, buffer: u32, start: u32, max: u32, out_p
         let rest = bytes.get(start..).unwrap_or_default();
         return guest.give(rest.get(..max).unwrap_or(rest), out_pointer, out_size);
     };
-    let Some(stream) = guest.state().stream().cloned() else { return Ok(NOT_FOUND) };
-    let Ok(mut flow) = stream.cell.flow.try_borrow_mut() else { return Ok(NOT_FOUND) };
-    match flow.body(stream.stage, side) {
+    let Some((cell, stage)) = guest.state().stream().map(|stream| (stream.cell.clone(), stream.stage)) else { return Ok(NOT_FOUND) };
+    let Ok(mut flow) = cell.flow.try_borrow_mut() else { return Ok(NOT_FOUND) };
+    match flow.body(stage, side) {
         Some(body) => guest.give(body.slice(start, max), out_pointer, out_size),
         None => Ok(NOT_FOUND),
     }
@@ -115,7 +115,7 @@ fn outgrows(state: &State, side: Side, start: usize, size: usize, added: usize) 
 fn too_large(state: &mut State, side: Side) {
     state.odd(Counter::BodyLimitHits, "proxy_set_buffer_bytes", "the body would be larger than limits.body and limits.host_output");
     let binding = state.config().name.clone();
-    let Some(stream) = state.stream().cloned() else { return };
+    let Some(stream) = state.stream() else { return };
     if let Ok(mut flow) = stream.cell.flow.try_borrow_mut() {
         flow.body_too_large(&binding, side);
     }

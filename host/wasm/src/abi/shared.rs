@@ -1,6 +1,7 @@
 //! Shared data with compare-and-swap, and queues: what filters of one `vm_id` share across workers and reloads.
 //!
-//! A queue's number works only in an instance that registered or resolved the queue: it cannot be guessed.
+//! A queue's number works only in an instance that registered or resolved the queue: it cannot be guessed. A queue of another `vm_id` cannot be
+//! resolved: whoever wants to share one gives both bindings the same.
 
 use std::sync::Arc;
 
@@ -102,8 +103,12 @@ fn register(caller: Caller<'_, State>, name: u32, length: u32, out: u32) -> Answ
 fn resolve(caller: Caller<'_, State>, vm: u32, vm_length: u32, name: u32, name_length: u32, out: u32) -> Answer {
     let mut guest = enter!(caller, "proxy_resolve_shared_queue");
     let (vm, name, state) = guest.take_two((vm, vm_length), (name, name_length))?;
-    let vm = if vm.is_empty() { state.config().vm_id().into() } else { String::from_utf8_lossy(vm) };
-    let queue = state.binding.engine().shared().queues().resolve(&vm, &String::from_utf8_lossy(name));
+    let own = state.config().vm_id();
+    // Bindings share nothing unless they have one `vm_id`: another's queues are as good as absent.
+    let queue = match vm.is_empty() || vm == own.as_bytes() {
+        true => state.binding.engine().shared().queues().resolve(own, &String::from_utf8_lossy(name)),
+        false => None,
+    };
     match queue {
         Some(queue) => {
             know(state, queue);

@@ -9,7 +9,7 @@ use super::{Answer, BAD_ARGUMENT, Guest, NOT_FOUND, OK, enter};
 use crate::codec::parse_map;
 use crate::host::Side;
 use crate::stats::Counter;
-use crate::stream::reply::Asked;
+use crate::stream::reply::{Asked, Asker, Refused};
 use crate::vm::state::State;
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -93,17 +93,23 @@ fn send_local_response(
     });
     let binding = state.config().name.clone();
     let details = if details.is_empty() { format!("wasm_reply{{{binding}}}") } else { details };
-    let asked = Asked { status, details, headers, body, grpc_status: (grpc_status != u32::MAX).then_some(grpc_status), binding };
-    let Some(stream) = state.stream().cloned() else {
+    let Some(stream) = state.stream() else {
         state.wrong_phase("proxy_send_local_response", "there is no stream in this context");
         return Ok(OK);
     };
-    let taken = stream.cell.flow.try_borrow_mut().is_ok_and(|mut flow| !flow.tcp && flow.ask_reply(asked));
-    if taken {
-        state.stats.count(Counter::LocalReplies);
-        stream.cell.wake();
-    } else {
-        state.odd(Counter::DuplicatesIgnored, "proxy_send_local_response", "this stream has been answered already; the reply is ignored");
+    let asker = Some(Asker { stage: stream.stage, turn: state.turn });
+    let grpc_status = (grpc_status != u32::MAX).then_some(grpc_status);
+    let asked = Asked { status, details, headers, body, grpc_status, binding, asker };
+    match stream.cell.flow.try_borrow_mut().map_or(Err(Refused::Busy), |mut flow| flow.ask_reply(asked)) {
+        Ok(()) => stream.cell.wake(),
+        Err(Refused::Answered) => {
+            state.odd(
+                Counter::DuplicatesIgnored,
+                "proxy_send_local_response",
+                "this stream has been answered already; the reply is ignored",
+            );
+        }
+        Err(why) => state.wrong_phase("proxy_send_local_response", why.explanation()),
     }
     Ok(OK)
 }

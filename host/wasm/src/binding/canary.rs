@@ -4,7 +4,7 @@
 //! with a readable error instead of failing every request. Its log lines become part of that error. It makes no callouts: they are accepted and
 //! never answered.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -24,7 +24,7 @@ use crate::module::Module;
 use crate::stats::Callback;
 use crate::stream::{Chain, Stream};
 use crate::time::Nanos;
-use crate::vm::StartError;
+use crate::vm::{StartError, Trap};
 
 /// A module that exports callbacks only for the other kind of stream cannot be meant.
 pub(super) fn check_kind(config: &BindingConfig, module: &Module) -> Result<(), LoadError> {
@@ -43,20 +43,16 @@ pub(super) fn prove(binding: &Arc<Binding>, host: Option<&CanaryHost>) -> Result
     let recorder = Rc::new(Recorder::new(host.map(|make| make())));
     let lines = || recorder.lines.borrow().clone();
     let module = binding.module();
+    let begun = Instant::now();
     let filter = Filter::start(binding, recorder.clone()).map_err(|error| module.fault(fault_of(&error, lines())))?;
+    let _ = binding.proven.set(begun.elapsed());
     let Some(vm) = filter.instance() else { return Ok(()) };
     let chain = Chain::new(binding.config().kind, vec![filter.clone()]);
     let mut stream = Stream::new(&chain, Nobody::default());
     stream.probe();
     drop(stream);
-    if vm.is_dead() {
-        let trap = Why { message: "creating a stream context ended the instance; the log says why".into(), frames: Vec::new() };
-        return Err(module.fault(LoadFault::Trapped {
-            phase: Phase::Probe,
-            function: Callback::ContextCreate.name().into(),
-            trap,
-            log: lines(),
-        }));
+    if let Some(trap) = vm.ended_by() {
+        return Err(module.fault(trapped(Phase::Probe, &trap, lines())));
     }
     filter.retire();
     Ok(())
@@ -70,12 +66,7 @@ fn fault_of(error: &StartError, log: Vec<String>) -> LoadFault {
                 Callback::Start => Phase::Instantiate,
                 _ => Phase::Start,
             };
-            let why = Why { message: trap.cause.clone(), frames: trap.backtrace.clone() };
-            let function = match trap.callback {
-                Callback::Start => "the start function",
-                other => other.name(),
-            };
-            LoadFault::Trapped { phase, function: function.into(), trap: why, log }
+            trapped(phase, trap, log)
         }
         StartError::Refused { callback, variant, .. } => {
             let phase = if *callback == "proxy_on_configure" { Phase::Configure } else { Phase::Start };
@@ -88,6 +79,14 @@ fn fault_of(error: &StartError, log: Vec<String>) -> LoadFault {
     }
 }
 
+fn trapped(phase: Phase, trap: &Trap, log: Vec<String>) -> LoadFault {
+    let function = match trap.callback {
+        Callback::Start => "the start function",
+        other => other.name(),
+    };
+    LoadFault::Trapped { phase, function: function.into(), trap: Why { message: trap.cause.clone(), frames: trap.backtrace.clone() }, log }
+}
+
 /// Keeps what the guest logs, and answers for the host that there may be.
 struct Recorder {
     inner: Option<SharedHost>,
@@ -95,7 +94,7 @@ struct Recorder {
     lines: RefCell<Vec<String>>,
     /// Never answered: dropped after the instance is gone, when nobody listens.
     replies: RefCell<Vec<Reply>>,
-    random: Cell<u64>,
+    random: RefCell<fastrand::Rng>,
 }
 
 impl Recorder {
@@ -105,7 +104,7 @@ impl Recorder {
             started: Instant::now(),
             lines: RefCell::default(),
             replies: RefCell::default(),
-            random: Cell::new(0x9E37_79B9_7F4A_7C15),
+            random: RefCell::new(fastrand::Rng::with_seed(1)),
         }
     }
 }
@@ -123,20 +122,15 @@ impl Host for Recorder {
         if let Some(inner) = &self.inner {
             return inner.random(out);
         }
-        for byte in out {
-            let mut x = self.random.get();
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            self.random.set(x);
-            *byte = x as u8;
-        }
+        self.random.borrow_mut().fill(out);
     }
 
     fn log(&self, line: &LogLine<'_>) {
         const MOST: usize = 100;
         let mut lines = self.lines.borrow_mut();
-        if line.level >= Level::Info && lines.len() < MOST {
+        // That the instance has ended is the error itself.
+        let wanted = line.level >= Level::Info && (line.from_guest || line.level < Level::Error);
+        if wanted && lines.len() < MOST {
             lines.push(format!("{}: {}", line.level.name(), line.message));
         }
     }

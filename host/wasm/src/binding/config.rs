@@ -171,7 +171,8 @@ impl BindingConfig {
 pub struct Limits {
     /// Longest run of one callback. Past it the instance ends.
     pub callback_deadline: Duration,
-    /// Longest run of one start-up step: start function, `_initialize`, `proxy_on_vm_start`, `proxy_on_configure`.
+    /// Longest run of one start-up step: start function, `_initialize`, `proxy_on_vm_start`, `proxy_on_configure`. That is when the binding is
+    /// loaded; a worker waits for no more than four times what starting took then, and at least 100 ms.
     pub start_deadline: Duration,
     /// How long a retired instance may delay its end by answering false to `proxy_on_done`.
     pub done_deadline: Duration,

@@ -7,7 +7,7 @@ mod canary;
 mod config;
 mod loader;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use wasmtime::{Instance, InstancePre, Store};
@@ -38,6 +38,8 @@ pub struct Binding {
     stats: Arc<BindingStats>,
     metrics: Arc<MetricSet>,
     scope: Arc<Scope>,
+    /// How long the proving instance took to start.
+    proven: OnceLock<Duration>,
 }
 
 impl std::fmt::Debug for Binding {
@@ -82,7 +84,7 @@ impl Binding {
             .instantiate_pre(module.code())
             .map_err(|error| module.fault(LoadFault::Link { cause: format!("{error:#}") }))?;
         let (stats, metrics, scope) = (engine.stats(&config), engine.metrics(&config), engine.scope(&config));
-        let binding = Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope });
+        let binding = Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope, proven: OnceLock::new() });
         canary::prove(&binding, canary)?;
         Ok(binding)
     }
@@ -133,6 +135,14 @@ impl Binding {
 
     pub(crate) fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Instance> {
         self.pre.instantiate(store)
+    }
+
+    /// How long one step of a start may take. On the thread that loads: what is configured. On a worker, which serves nobody meanwhile: a small
+    /// multiple of what has been seen there.
+    pub(crate) fn start_patience(&self) -> Duration {
+        const LEAST: Duration = Duration::from_millis(100);
+        let most = self.config.limits.start_deadline;
+        self.proven.get().map_or(most, |proven| proven.saturating_mul(4).max(LEAST).min(most))
     }
 
     /// Between restarts: the first at once, then from 100 ms up to half a minute.

@@ -68,7 +68,7 @@ impl BindingStats {
     /// A worker's own view, through which it counts.
     #[must_use]
     pub fn shard(self: &Arc<Self>) -> StatsShard {
-        StatsShard { stats: Arc::clone(self), counts: self.counts.writer(), levels: self.levels.writer() }
+        StatsShard { stats: Arc::clone(self), sample_mask: self.sample_mask, counts: self.counts.writer(), levels: self.levels.writer() }
     }
 
     /// Everything, summed over all workers, those that are gone among them.
@@ -89,6 +89,7 @@ impl BindingStats {
 /// stays when it is dropped; its levels go with it.
 pub struct StatsShard {
     stats: Arc<BindingStats>,
+    sample_mask: u64,
     counts: Writer,
     levels: Writer,
 }
@@ -106,7 +107,7 @@ impl StatsShard {
     #[must_use]
     pub fn begin(&self, callback: Callback) -> Option<Instant> {
         let before = self.counts.add(CALLS + callback as u32, 1);
-        if before & self.stats.sample_mask == 0 { Some(Instant::now()) } else { None }
+        if before & self.sample_mask == 0 { Some(Instant::now()) } else { None }
     }
 
     /// Records the time of a call that [`begin`](Self::begin) chose.

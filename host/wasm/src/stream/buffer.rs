@@ -69,6 +69,13 @@ impl Buffer {
         bytes.extend_from_slice(&tail);
     }
 
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if !matches!(self, Self::Empty) {
+            *self = Self::Empty;
+        }
+    }
+
     /// Everything, leaving the buffer empty.
     pub(crate) fn take(&mut self) -> Bytes {
         match std::mem::take(self) {

@@ -12,8 +12,8 @@ use crate::binding::BodyAccess;
 use crate::host::{LocalReply, MessageMap, Side};
 use crate::properties::Properties;
 use crate::stream::buffer::Buffer;
-use crate::stream::lane::{Lane, LanePolicy, Released, Step};
-use crate::stream::reply::Asked;
+use crate::stream::lane::{Answer, Lane, LanePolicy, Released, Step};
+use crate::stream::reply::{Asked, Asker, Refused};
 use crate::vm::Vm;
 
 /// A filter's part in the stream.
@@ -53,6 +53,21 @@ impl Stage {
             body_limit,
         }
     }
+
+    /// As new, for the next stream.
+    fn clear(&mut self) {
+        self.vm = None;
+        (self.context, self.variant) = (0, 0);
+        (self.failed, self.reached, self.due) = (false, false, [false; 2]);
+        self.lanes.iter_mut().for_each(Lane::clear);
+    }
+}
+
+/// A filter that a head is shown to.
+pub(crate) struct Shown {
+    pub(crate) stage: usize,
+    /// Where it is open already.
+    pub(crate) open: Option<(Rc<Vm>, u32)>,
 }
 
 /// Something for the runner to do.
@@ -135,6 +150,33 @@ impl Flow {
         }
     }
 
+    /// Nothing of the old stream is left, and nobody can do anything with it until it [begins](Self::begin).
+    pub(crate) fn clear(&mut self) {
+        self.closed = true;
+        self.stages.iter_mut().for_each(Stage::clear);
+        for out in &mut self.out {
+            (out.head, out.end, out.trailers) = (false, false, false);
+            out.data.clear();
+        }
+        self.progress = Default::default();
+        self.due = [0; 2];
+        if self.asked.is_some() || self.reply.is_some() {
+            (self.asked, self.reply) = (None, None);
+        }
+        (self.reset, self.unlogged) = (false, false);
+        self.properties.clear();
+    }
+
+    /// A cleared flow is a new stream's.
+    pub(crate) fn begin(&mut self) {
+        (self.closed, self.running) = (false, false);
+    }
+
+    /// Whether what arrives on `side` still matters.
+    pub(crate) fn listens(&self, side: Side) -> bool {
+        !(self.closed || self.reset || self.reply.is_some() || self.progress[side as usize].finished)
+    }
+
     /// The stage that sees `side` first, and the one after `stage`; `None` is the end of the chain.
     pub(crate) fn first(&self, side: Side) -> Option<usize> {
         match side {
@@ -209,13 +251,47 @@ impl Flow {
                     lane.end_arrived();
                 }
             }
-            None => {
-                let (out, progress) = (&mut self.out[side as usize], &mut self.progress[side as usize]);
-                (out.head, progress.head_out) = (true, true);
-                out.end |= end;
-                progress.finished |= end;
-            }
+            None => self.let_head_out(side, end),
         }
+    }
+
+    fn let_head_out(&mut self, side: Side, end: bool) {
+        let (out, progress) = (&mut self.out[side as usize], &mut self.progress[side as usize]);
+        (out.head, progress.head_out) = (true, true);
+        out.end |= end;
+        progress.finished |= end;
+    }
+
+    // === a head that goes straight through ===
+
+    /// Hands a head to a stage so that its callback is what must run next. `None`: it has gone out, or there is [work](Self::work) to do.
+    pub(crate) fn show_head(&mut self, to: Option<usize>, side: Side, end: bool) -> Option<Shown> {
+        let Some(index) = self.destination(to, side) else {
+            self.let_head_out(side, end);
+            return None;
+        };
+        let stage = &mut self.stages[index];
+        let open = match &stage.vm {
+            Some(vm) if !vm.is_dead() => Some((vm.clone(), stage.context)),
+            None if !stage.failed && stage.reached => None,
+            _ => {
+                self.pass_head(Some(index), side, end);
+                return None;
+            }
+        };
+        stage.lanes[side as usize].show_head(end);
+        Some(Shown { stage: index, open })
+    }
+
+    /// A filter lets a head go that it was [shown](Self::show_head). `false`: something else has happened meanwhile, and comes first.
+    pub(crate) fn let_head_go(&mut self, stage: usize, side: Side) -> bool {
+        if self.has_work() {
+            return false;
+        }
+        let stage = &mut self.stages[stage];
+        let lane = &mut stage.lanes[side as usize];
+        lane.answered(Answer::Continue, stage.policy);
+        lane.release_head().is_some()
     }
 
     // === work ===
@@ -252,8 +328,20 @@ impl Flow {
         Some(Work::Lane(stage, side))
     }
 
+    /// Whether there is anything for [`Flow::work`] to find, or it has been forbidden to.
+    pub(crate) fn has_work(&self) -> bool {
+        self.asked.is_some() || self.reset || self.due != [0; 2]
+    }
+
     pub(crate) fn has_reply_waiting(&self) -> bool {
         self.asked.is_some()
+    }
+
+    /// The callback that asked for a reply trapped: it has asked for nothing.
+    pub(crate) fn forget_asked_by(&mut self, asker: Asker) {
+        if self.asked.as_ref().is_some_and(|asked| asked.asker == Some(asker)) {
+            self.asked = None;
+        }
     }
 
     /// Passes on what a lane releases and says which callback is due on it.
@@ -316,13 +404,22 @@ impl Flow {
         resumed
     }
 
-    /// A local reply is asked for. `false`: it comes too late.
-    pub(crate) fn ask_reply(&mut self, asked: Asked) -> bool {
-        if self.asked.is_some() || self.reply.is_some() || self.progress[1].head_out || self.closed || self.reset {
-            return false;
+    /// A local reply is asked for.
+    pub(crate) fn ask_reply(&mut self, asked: Asked) -> Result<(), Refused> {
+        if self.tcp {
+            return Err(Refused::Tcp);
+        }
+        if self.asked.is_some() || self.reply.is_some() {
+            return Err(Refused::Answered);
+        }
+        if self.closed || self.reset {
+            return Err(Refused::Over);
+        }
+        if self.progress[1].head_out {
+            return Err(Refused::Answered);
         }
         self.asked = Some(Box::new(asked));
-        true
+        Ok(())
     }
 
     // === the ends ===
@@ -330,7 +427,7 @@ impl Flow {
     /// More of a body than may be held: 413, 500, or the end where it is too late for either.
     pub(crate) fn body_too_large(&mut self, binding: &Arc<str>, side: Side) {
         let status = if side == Side::Request { 413 } else { 500 };
-        if self.tcp || !self.ask_reply(Asked::too_large(binding, status)) {
+        if self.ask_reply(Asked::too_large(binding, status)).is_err() {
             self.reset();
         }
     }
@@ -347,6 +444,15 @@ impl Flow {
         self.out = Default::default();
         self.progress[0].finished = true;
         self.progress[1] = Progress { head_arrived: true, ..Progress::default() };
+    }
+
+    /// What is left of the request goes nowhere: the response is through, and the filter that had to see the rest is gone.
+    pub(crate) fn drop_request(&mut self) {
+        for stage in &mut self.stages {
+            self.due[0] -= usize::from(std::mem::take(&mut stage.due[0]));
+            stage.lanes[0].clear();
+        }
+        self.progress[0].finished = true;
     }
 
     pub(crate) fn reset(&mut self) {

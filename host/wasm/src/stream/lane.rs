@@ -55,6 +55,16 @@ enum Part {
     Passed,
 }
 
+/// A [`Step`] while its callback runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Showing {
+    Head,
+    Body,
+    /// With `end_of_stream`.
+    LastBody,
+    Trailers,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pause {
     /// Nothing is shown until the filter continues.
@@ -87,7 +97,7 @@ pub(crate) struct Lane {
     /// Bytes it has not seen.
     waiting: Buffer,
     /// The callback that runs now.
-    showing: Option<Step>,
+    showing: Option<Showing>,
     /// It asked to continue, in the running callback or since it paused.
     resumed: bool,
     final_body_shown: bool,
@@ -130,20 +140,43 @@ impl Lane {
             self.pause = None;
         }
         let step = self.due(policy)?;
-        match step {
+        self.showing = Some(match step {
             Step::Head { end } => {
                 self.head = Part::Held;
                 self.end_shown |= end;
+                Showing::Head
             }
             Step::Body { end, .. } => {
                 self.shown.append(self.waiting.take());
                 self.end_shown |= end && self.end;
                 self.final_body_shown |= end;
+                if end { Showing::LastBody } else { Showing::Body }
             }
-            Step::Trailers => self.trailers = Part::Held,
-        }
-        self.showing = Some(step);
+            Step::Trailers => {
+                self.trailers = Part::Held;
+                Showing::Trailers
+            }
+        });
         Some(step)
+    }
+
+    /// A head arrives in a lane that nothing has entered, and its callback is what runs next.
+    #[inline]
+    pub(crate) fn show_head(&mut self, end: bool) {
+        self.head = Part::Held;
+        self.end = end;
+        self.end_shown = end;
+        self.showing = Some(Showing::Head);
+    }
+
+    /// As new, for the next stream.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        let Self { head, trailers, end, end_shown, end_passed, pause, shown, waiting, showing, resumed, final_body_shown } = self;
+        (*head, *trailers, *pause, *showing) = (Part::Absent, Part::Absent, None, None);
+        (*end, *end_shown, *end_passed, *resumed, *final_body_shown) = (false, false, false, false, false);
+        shown.clear();
+        waiting.clear();
     }
 
     fn due(&self, policy: LanePolicy) -> Option<Step> {
@@ -178,7 +211,7 @@ impl Lane {
             Answer::Continue => None,
             _ if resumed => None,
             Answer::PauseAll => Some(Pause::All),
-            Answer::Pause if matches!(step, Some(Step::Head { .. })) && policy.header_pause == HeaderPause::StopAll => Some(Pause::All),
+            Answer::Pause if step == Some(Showing::Head) && policy.header_pause == HeaderPause::StopAll => Some(Pause::All),
             Answer::Pause => Some(Pause::Showing),
             Answer::PauseAndDrop => {
                 self.shown.take();
@@ -277,7 +310,7 @@ impl Lane {
 
     /// The body ended without trailers and the filter is just being told: it may add some.
     pub(crate) fn may_add_trailers(&self) -> bool {
-        self.trailers == Part::Absent && self.end && matches!(self.showing, Some(Step::Body { end: true, .. }))
+        self.trailers == Part::Absent && self.end && self.showing == Some(Showing::LastBody)
     }
 
     pub(crate) fn trailers_added(&mut self) {
@@ -286,7 +319,7 @@ impl Lane {
 
     /// The body bytes that the filter sees or holds; `None` outside body callbacks.
     pub(crate) fn body(&mut self) -> Option<&mut Buffer> {
-        let seen = matches!(self.showing, Some(Step::Body { .. } | Step::Trailers)) || !self.shown.is_empty();
+        let seen = self.showing.is_some_and(|showing| showing != Showing::Head) || !self.shown.is_empty();
         seen.then_some(&mut self.shown)
     }
 

@@ -23,6 +23,7 @@
 pub(crate) mod buffer;
 mod flow;
 mod lane;
+mod pool;
 pub(crate) mod reply;
 mod run;
 
@@ -34,8 +35,10 @@ use bytes::Bytes;
 use crate::binding::{BodyAccess, Kind};
 use crate::filter::Filter;
 use crate::host::{LocalReply, Side, StreamHost};
+use crate::vm::contexts::StreamCellRef;
 use flow::{Flow, Stage};
 use lane::{LanePolicy, Released};
+use pool::{Pool, Slot};
 
 /// Who closed a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +52,23 @@ pub enum Close {
 }
 
 /// The filters of a listener or route, in request order.
-#[derive(Clone, Debug)]
-pub struct Chain {
-    filters: Rc<[Rc<Filter>]>,
+#[derive(Clone)]
+pub struct Chain(Rc<Shape>);
+
+struct Shape {
+    filters: Box<[Rc<Filter>]>,
     kind: Kind,
     /// Whether any filter may change bodies, by side.
     may_write_body: [bool; 2],
+    /// The least that any filter's body may be.
+    body_limit: usize,
+    pool: Pool,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Chain").field(&self.0.filters).finish()
+    }
 }
 
 impl Chain {
@@ -62,13 +76,25 @@ impl Chain {
     #[must_use]
     pub fn new(kind: Kind, filters: Vec<Rc<Filter>>) -> Self {
         let writes = |side: Side| filters.iter().any(|filter| filter.may_write_body(side));
-        Self { may_write_body: [writes(Side::Request), writes(Side::Response)], filters: filters.into(), kind }
+        let body_limit = filters.iter().map(|filter| filter.binding().config().limits.body).min().unwrap_or(usize::MAX);
+        let may_write_body = [writes(Side::Request), writes(Side::Response)];
+        Self(Rc::new(Shape { may_write_body, body_limit, filters: filters.into(), kind, pool: Pool::default() }))
+    }
+
+    /// A flow of no stream's yet.
+    fn flow(&self) -> Flow {
+        let stages = self.0.filters.iter().map(|filter| {
+            let config = filter.binding().config();
+            let policy = LanePolicy { header_pause: config.header_pause, final_body_before_trailers: config.final_body_before_trailers };
+            Stage::new(policy, filter.wants(), config.body_access, config.limits.body)
+        });
+        Flow::new(self.0.kind == Kind::Tcp, stages.collect(), self.0.may_write_body)
     }
 
     /// Its filters.
     #[must_use]
     pub fn filters(&self) -> &[Rc<Filter>] {
-        &self.filters
+        &self.0.filters
     }
 }
 
@@ -92,9 +118,10 @@ pub(crate) struct StreamCell<H: ?Sized> {
 }
 
 impl StreamCell<dyn StreamHost> {
-    /// The instance of a stage died: the stage must meet its policy.
-    pub(crate) fn instance_died(&self, stage: usize) {
+    /// The instance of a stage died in its callback `turn`: the stage must meet its policy.
+    pub(crate) fn instance_died(&self, stage: usize, turn: u64) {
         if let Ok(mut flow) = self.flow.try_borrow_mut() {
+            flow.forget_asked_by(reply::Asker { stage, turn });
             flow.mark(stage, Side::Request);
             flow.mark(stage, Side::Response);
         }
@@ -112,9 +139,9 @@ impl StreamCell<dyn StreamHost> {
 
 /// One HTTP stream or TCP connection.
 pub struct Stream<H: StreamHost + 'static> {
-    cell: Rc<StreamCell<H>>,
+    cell: Rc<StreamCell<Slot<H>>>,
     /// The same, as guests' contexts know it.
-    shared: Rc<StreamCell<dyn StreamHost>>,
+    shared: StreamCellRef,
     chain: Chain,
 }
 
@@ -128,13 +155,7 @@ impl<H: StreamHost> Stream<H> {
     /// A stream through `chain`. No callback runs yet.
     #[must_use]
     pub fn new(chain: &Chain, host: H) -> Self {
-        let stages = chain.filters.iter().map(|filter| {
-            let config = filter.binding().config();
-            let policy = LanePolicy { header_pause: config.header_pause, final_body_before_trailers: config.final_body_before_trailers };
-            Stage::new(policy, filter.wants(), config.body_access, config.limits.body)
-        });
-        let flow = Flow::new(chain.kind == Kind::Tcp, stages.collect(), chain.may_write_body);
-        let cell = Rc::new(StreamCell { flow: RefCell::new(flow), host: RefCell::new(host) });
+        let cell = chain.0.pool.take(|| chain.flow(), host);
         Self { shared: cell.clone(), cell, chain: chain.clone() }
     }
 
@@ -144,7 +165,7 @@ impl<H: StreamHost> Stream<H> {
     /// When a [`Stream::host_mut`] is still alive.
     #[must_use]
     pub fn host(&self) -> Ref<'_, H> {
-        self.cell.host.borrow()
+        Ref::map(self.cell.host.borrow(), Slot::get)
     }
 
     /// The proxy's own object, to change. It must not live across calls that run filters.
@@ -153,12 +174,12 @@ impl<H: StreamHost> Stream<H> {
     /// When another borrow is still alive.
     #[must_use]
     pub fn host_mut(&self) -> RefMut<'_, H> {
-        self.cell.host.borrow_mut()
+        RefMut::map(self.cell.host.borrow_mut(), Slot::get_mut)
     }
 
     /// Selects the configuration of the filter at `position` before it has seen anything: a variant's name. `false`: no such variant, or too late.
     pub fn select_variant(&mut self, position: usize, name: &str) -> bool {
-        let Some(filter) = self.chain.filters.get(position) else { return false };
+        let Some(filter) = self.chain.filters().get(position) else { return false };
         let variants = &filter.binding().config().variants;
         let Some(index) = variants.iter().position(|variant| variant.name == name) else { return false };
         let stage = &mut self.cell.flow.borrow_mut().stages[position];
@@ -171,7 +192,7 @@ impl<H: StreamHost> Stream<H> {
 
     /// The request's headers are in the host. `end`: nothing follows.
     pub fn request_headers(&mut self, end: bool) {
-        self.arrived(Side::Request, Released { head: true, end, ..Released::default() });
+        self.head_arrived(Side::Request, end);
     }
 
     /// A piece of the request's body.
@@ -186,7 +207,7 @@ impl<H: StreamHost> Stream<H> {
 
     /// The response's headers are in the host. `end`: nothing follows.
     pub fn response_headers(&mut self, end: bool) {
-        self.arrived(Side::Response, Released { head: true, end, ..Released::default() });
+        self.head_arrived(Side::Response, end);
     }
 
     /// A piece of the response's body.
@@ -221,14 +242,33 @@ impl<H: StreamHost> Stream<H> {
         run::run(&self.shared, &self.chain);
     }
 
+    fn head_arrived(&mut self, side: Side, end: bool) {
+        {
+            let mut flow = self.cell.flow.borrow_mut();
+            if !flow.listens(side) {
+                return;
+            }
+            let progress = &mut flow.progress[side as usize];
+            if !progress.head_arrived {
+                (progress.head_arrived, progress.head_has_end) = (true, end);
+            } else {
+                // Twice: whatever the proxy means by it, it goes the way of everything else.
+                let first = flow.first(side);
+                flow.pass(first, side, Released { head: true, end, ..Released::default() });
+                drop(flow);
+                return run::run(&self.shared, &self.chain);
+            }
+        }
+        run::run_head(&self.shared, &self.chain, side, end);
+    }
+
     fn arrived(&mut self, side: Side, parts: Released) {
         {
             let mut flow = self.cell.flow.borrow_mut();
-            let flow = &mut *flow;
-            let progress = &mut flow.progress[side as usize];
-            if flow.closed || flow.reset || flow.reply.is_some() || progress.finished {
+            if !flow.listens(side) {
                 return;
             }
+            let progress = &mut flow.progress[side as usize];
             progress.head_arrived |= parts.head;
             progress.head_has_end |= parts.head && parts.end;
             progress.size += parts.data.len() as u64;
@@ -240,13 +280,15 @@ impl<H: StreamHost> Stream<H> {
 
     /// What came through since the last call. A head whose body a filter may still change has lost its length, or has the right one.
     pub fn take(&mut self, side: Side) -> Output {
-        let (out, repair) = {
+        let (mut out, repair) = {
             let mut flow = self.cell.flow.borrow_mut();
-            let progress = flow.progress[side as usize];
-            let repair = !flow.tcp && !progress.head_has_end && flow.may_write_body[side as usize];
-            (std::mem::take(&mut flow.out[side as usize]), repair)
+            let repair = !flow.tcp && !flow.progress[side as usize].head_has_end && flow.may_write_body[side as usize];
+            let out = &mut flow.out[side as usize];
+            let data = if out.data.is_empty() { Bytes::new() } else { out.data.take() };
+            let taken = Output { head: out.head, data, trailers: out.trailers, end: out.end };
+            (out.head, out.trailers, out.end) = (false, false, false);
+            (taken, repair)
         };
-        let mut out = Output { head: out.head, trailers: out.trailers, end: out.end, data: { out.data }.take() };
         if out.head && repair {
             let known = (out.end || out.trailers).then_some(out.data.len() as u64);
             self.repair_length(side, known);
@@ -272,8 +314,7 @@ impl<H: StreamHost> Stream<H> {
     #[must_use]
     pub fn wants(&self, side: Side) -> bool {
         let flow = self.cell.flow.borrow();
-        let limit = flow.stages.iter().map(|stage| stage.body_limit).min().unwrap_or(usize::MAX);
-        !flow.is_stopped(side) && flow.held(side) <= limit
+        !flow.is_stopped(side) && flow.held(side) <= self.chain.0.body_limit
     }
 
     /// Whether a filter holds `side`.
@@ -314,6 +355,7 @@ impl<H: StreamHost> Stream<H> {
 impl<H: StreamHost> Drop for Stream<H> {
     fn drop(&mut self) {
         self.finish();
+        self.chain.0.pool.put(&self.cell);
     }
 }
 

@@ -20,19 +20,57 @@ pub(crate) struct Asked {
     /// Only 0 to 16 mean something.
     pub(crate) grpc_status: Option<u32>,
     pub(crate) binding: Arc<str>,
+    /// The callback that asked; `None`: the host did, for a failure.
+    pub(crate) asker: Option<Asker>,
+}
+
+/// One callback of one filter in the stream's chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) stage: usize,
+    pub(crate) turn: u64,
+}
+
+/// Why a reply cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// There is one already, or the response's head has gone out.
+    Answered,
+    /// The stream is over, or was reset.
+    Over,
+    /// TCP connections have no responses.
+    Tcp,
+    /// The stream is at work in a way that lets nobody in.
+    Busy,
+}
+
+impl Refused {
+    /// For the filter's author.
+    pub(crate) fn explanation(self) -> &'static str {
+        match self {
+            Self::Answered => "this stream has been answered already; the reply is ignored",
+            Self::Over => "this stream is over; the reply is ignored",
+            Self::Tcp => "a TCP connection has no response; the reply is ignored: close the stream instead",
+            Self::Busy => "the stream is busy; the reply is ignored",
+        }
+    }
 }
 
 impl Asked {
     /// Why this filter cannot serve the stream.
     pub(crate) fn failure(binding: &Arc<str>, why: &str) -> Self {
         let details = format!("wasm_{why}{{{binding}}}");
-        Self { status: 503, details, headers: Vec::new(), body: Bytes::new(), grpc_status: None, binding: binding.clone() }
+        Self::by_host(binding, 503, details)
     }
 
     /// A body outgrew the binding's limit.
     pub(crate) fn too_large(binding: &Arc<str>, status: u16) -> Self {
         let details = format!("wasm_body_limit{{{binding}}}");
-        Self { status, details, headers: Vec::new(), body: Bytes::new(), grpc_status: None, binding: binding.clone() }
+        Self::by_host(binding, status, details)
+    }
+
+    fn by_host(binding: &Arc<str>, status: u16, details: String) -> Self {
+        Self { status, details, headers: Vec::new(), body: Bytes::new(), grpc_status: None, binding: binding.clone(), asker: None }
     }
 
     /// The reply in its final form for a client that sent `request`.
@@ -105,6 +143,7 @@ mod tests {
             body: Bytes::from_static(b"no\nway 100%"),
             grpc_status,
             binding: "deny".into(),
+            asker: None,
         }
     }
 

@@ -5,18 +5,16 @@
 
 use std::rc::Rc;
 
-use crate::binding::FailurePolicy;
+use crate::binding::{FailurePolicy, Kind};
 use crate::filter::Filter;
-use crate::host::{MessageMap, Side, StreamHost};
+use crate::host::{MessageMap, Side};
 use crate::stats::Counter;
-use crate::stream::flow::{Advance, Work, reply_parts};
-use crate::stream::lane::{Answer, Step};
+use crate::stream::flow::{Advance, Shown, Work, reply_parts};
+use crate::stream::lane::{Answer, Released, Step};
 use crate::stream::reply::Asked;
-use crate::stream::{Chain, Close, StreamCell};
-use crate::vm::contexts::StreamRef;
+use crate::stream::{Chain, Close};
+use crate::vm::contexts::{StreamCellRef as Cell, StreamRef};
 use crate::vm::{Dead, Vm, count_of};
-
-type Cell = Rc<StreamCell<dyn StreamHost>>;
 
 /// Runs everything that can run.
 pub(crate) fn run(cell: &Cell, chain: &Chain) {
@@ -28,15 +26,64 @@ pub(crate) fn run(cell: &Cell, chain: &Chain) {
         }
         flow.running = true;
     }
+    settle(cell, chain);
+}
+
+/// Does what there is to do, and says that nobody is at it any more.
+fn settle(cell: &Cell, chain: &Chain) {
     loop {
-        let work = cell.flow.borrow_mut().work();
+        let work = {
+            let mut flow = cell.flow.borrow_mut();
+            let work = flow.work();
+            flow.running = work.is_some();
+            work
+        };
         match work {
             Some(Work::Lane(stage, side)) => drive(cell, &chain.filters()[stage], stage, side),
-            Some(Work::Reply(asked)) => begin_reply(cell, *asked),
-            None => break,
+            Some(Work::Reply(asked)) => begin_reply(cell, chain, *asked),
+            None => return,
         }
     }
-    cell.flow.borrow_mut().running = false;
+}
+
+/// A message's head has arrived: the filters take it one after the other. Lanes are marked and searched only once one of them does anything but
+/// let it go.
+pub(crate) fn run_head(cell: &Cell, chain: &Chain, side: Side, end: bool) {
+    let mut shown = {
+        let mut flow = cell.flow.borrow_mut();
+        let first = flow.first(side);
+        if flow.running || flow.has_work() {
+            flow.pass(first, side, Released { head: true, end, ..Released::default() });
+            drop(flow);
+            return run(cell, chain);
+        }
+        flow.running = true;
+        flow.show_head(first, side, end)
+    };
+    while let Some(Shown { stage, open }) = shown {
+        let filter = &chain.filters()[stage];
+        let step = Step::Head { end };
+        let answer = call(cell, filter, stage, open, side, step);
+        let mut flow = cell.flow.borrow_mut();
+        shown = match answer {
+            Ok(Answer::Continue) if flow.let_head_go(stage, side) => {
+                let next = flow.after(stage, side);
+                flow.show_head(next, side, end)
+            }
+            Ok(answer) => {
+                flow.mark(stage, side);
+                drop(flow);
+                answered(cell, filter, stage, side, step, answer);
+                None
+            }
+            Err(why) => {
+                drop(flow);
+                fail(cell, filter, stage, why);
+                None
+            }
+        };
+    }
+    settle(cell, chain);
 }
 
 /// Runs the callbacks of one lane until it waits.
@@ -51,7 +98,8 @@ fn drive(cell: &Cell, filter: &Filter, index: usize, side: Side) {
                 return;
             }
         };
-        match call(cell, filter, index, side, step) {
+        let open = opened(cell, index);
+        match call(cell, filter, index, open, side, step) {
             Ok(answer) => {
                 if answered(cell, filter, index, side, step, answer) {
                     return;
@@ -65,35 +113,37 @@ fn drive(cell: &Cell, filter: &Filter, index: usize, side: Side) {
     }
 }
 
-/// The instance and context of a stage, created right before its first callback.
-fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<(Rc<Vm>, u32), &'static str> {
-    let variant = {
-        let flow = cell.flow.borrow();
-        let stage = &flow.stages[index];
-        if let Some(vm) = &stage.vm {
-            return Ok((vm.clone(), stage.context));
-        }
-        stage.variant
-    };
-    let vm = filter.instance().ok_or("unavailable")?;
-    let opened = vm.open(StreamRef { cell: cell.clone(), stage: index, root: 0 }, variant);
-    let mut flow = cell.flow.borrow_mut();
-    let stage = &mut flow.stages[index];
-    stage.context = opened.map_err(|Dead| "trap")?;
-    stage.vm = Some(vm.clone());
-    Ok((vm, stage.context))
+/// A filter's instance, and its context there.
+type Open = (Rc<Vm>, u32);
+
+fn opened(cell: &Cell, index: usize) -> Option<Open> {
+    let flow = cell.flow.borrow();
+    let stage = &flow.stages[index];
+    stage.vm.as_ref().map(|vm| (vm.clone(), stage.context))
 }
 
-fn call(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step) -> Result<Answer, &'static str> {
-    let (vm, context) = open(cell, filter, index)?;
-    let tcp = {
-        let flow = cell.flow.borrow();
-        // `on_context_create` has answered or closed the stream: the callback it was created for is no longer due.
-        if flow.reset || flow.has_reply_waiting() {
-            return Ok(Answer::Continue);
-        }
-        flow.tcp
+/// Creates a stage's context, right before its first callback. `None`: that has answered or closed the stream, and what it was created for is no
+/// longer due.
+fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<Option<Open>, &'static str> {
+    let vm = filter.instance().ok_or("unavailable")?;
+    let variant = filter.has_variants().then(|| cell.flow.borrow().stages[index].variant);
+    let context = vm.open(StreamRef { cell, stage: index }, variant.unwrap_or(0)).map_err(|Dead| "trap")?;
+    let mut flow = cell.flow.borrow_mut();
+    let stage = &mut flow.stages[index];
+    stage.context = context;
+    stage.vm = Some(vm.clone());
+    Ok((!flow.reset && !flow.has_reply_waiting()).then_some((vm, context)))
+}
+
+fn call(cell: &Cell, filter: &Filter, index: usize, opened: Option<Open>, side: Side, step: Step) -> Result<Answer, &'static str> {
+    let (vm, context) = match opened {
+        Some(open) => open,
+        None => match open(cell, filter, index)? {
+            Some(open) => open,
+            None => return Ok(Answer::Continue),
+        },
     };
+    let tcp = filter.binding().config().kind == Kind::Tcp;
     let value = match step {
         Step::Head { end } => {
             let count = if tcp { 0 } else { count_of(cell.host.borrow_mut().headers(side.headers())) };
@@ -136,25 +186,39 @@ fn fail(cell: &Cell, filter: &Filter, index: usize, why: &str) {
     }
     stage.failed = true;
     stage.vm = None;
+    let config = filter.binding().config();
+    let closed = config.failure_policy == FailurePolicy::Closed;
+    let is_through = |side: Side| flow.progress[side as usize].finished;
+    if is_through(Side::Request) && is_through(Side::Response) {
+        // There is nothing left that it would have had to see.
+        return;
+    }
+    if closed && is_through(Side::Response) && flow.reply.is_none() {
+        // The client has its whole answer; what it still sends, this filter will not have seen.
+        filter.count(Counter::FailedClosed);
+        flow.drop_request();
+        return;
+    }
     // What it held goes on or is dropped, on both sides.
     flow.mark(index, Side::Request);
     flow.mark(index, Side::Response);
-    let config = filter.binding().config();
-    match config.failure_policy {
-        FailurePolicy::Open => filter.count(Counter::FailedOpen),
-        FailurePolicy::Closed => {
-            filter.count(Counter::FailedClosed);
-            // A reply on its way keeps going; what had already been answered cannot be taken back.
-            let answered = flow.has_reply_waiting() || (flow.reply.is_some() && !flow.progress[1].head_out);
-            if !answered && (flow.tcp || !flow.ask_reply(Asked::failure(&config.name, why))) {
-                flow.reset();
-            }
-        }
+    if !closed {
+        filter.count(Counter::FailedOpen);
+        return;
+    }
+    filter.count(Counter::FailedClosed);
+    // A reply on its way keeps going; what had already been answered cannot be taken back.
+    let answered = flow.has_reply_waiting() || (flow.reply.is_some() && !flow.progress[1].head_out);
+    if !answered && flow.ask_reply(Asked::failure(&config.name, why)).is_err() {
+        flow.reset();
     }
 }
 
 /// Turns the stream around into its local reply.
-fn begin_reply(cell: &Cell, asked: Asked) {
+fn begin_reply(cell: &Cell, chain: &Chain, asked: Asked) {
+    if let Some(asker) = asked.asker {
+        chain.filters()[asker.stage].count(Counter::LocalReplies);
+    }
     let reply = {
         let mut host = cell.host.borrow_mut();
         let reply = asked.complete(host.headers(MessageMap::RequestHeaders));
@@ -176,11 +240,7 @@ fn tell_all(cell: &Cell, chain: &Chain, tell: impl Fn(&Vm, u32) -> Result<(), De
         return;
     }
     for (index, filter) in chain.filters().iter().enumerate() {
-        let open = {
-            let flow = cell.flow.borrow();
-            let stage = &flow.stages[index];
-            stage.vm.clone().map(|vm| (vm, stage.context))
-        };
+        let open = opened(cell, index);
         if let Some((vm, context)) = open
             && tell(&vm, context).is_err()
         {
@@ -218,16 +278,8 @@ pub(crate) fn finish(cell: &Cell, chain: &Chain) {
         flow.running = true;
     }
     for (index, filter) in chain.filters().iter().enumerate() {
-        let skip = {
-            let flow = cell.flow.borrow();
-            let stage = &flow.stages[index];
-            stage.failed || flow.unlogged || (stage.vm.is_none() && !filter.wants_end(stage.reached))
-        };
-        if skip {
-            continue;
-        }
-        if let Ok((vm, context)) = open(cell, filter, index) {
-            let _ = vm.log(context);
+        if filter.ends().any {
+            log(cell, filter, index);
         }
     }
     for index in 0..chain.filters().len() {
@@ -239,5 +291,32 @@ pub(crate) fn finish(cell: &Cell, chain: &Chain) {
         if let Some((vm, context)) = stage {
             let _ = vm.close(context);
         }
+    }
+}
+
+/// Tells one filter that its stream is over.
+fn log(cell: &Cell, filter: &Filter, index: usize) {
+    let ends = filter.ends();
+    let ready = {
+        let flow = cell.flow.borrow();
+        let stage = &flow.stages[index];
+        if stage.failed || flow.unlogged {
+            return;
+        }
+        match &stage.vm {
+            Some(_) if !ends.log => return,
+            Some(vm) => Some((vm.clone(), stage.context)),
+            // A stream that no message callback was due on.
+            None if ends.log || stage.reached => None,
+            None => return,
+        }
+    };
+    let ready = match ready {
+        Some(ready) => Some(ready),
+        // The stream is closed: that it has been answered or reset matters no more.
+        None => open(cell, filter, index).ok().and_then(|_| opened(cell, index)),
+    };
+    if let Some((vm, context)) = ready {
+        let _ = vm.log(context);
     }
 }

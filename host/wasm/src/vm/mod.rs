@@ -22,14 +22,13 @@ use wasmtime::{Instance, Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::binding::Binding;
 use crate::callout::Event;
-use crate::engine::Ticker;
 use crate::host::{self, Headers, SharedHost, Side};
 use crate::metrics::Shard;
 use crate::stats::{Callback, Counter, Level, StatsShard};
 use crate::stream::Close;
 use crate::sync::lock;
 use crate::time::Nanos;
-use contexts::{Context, StreamRef};
+use contexts::{StreamCellRef, StreamRef};
 use exports::{Export, Exports, OnHeaders};
 pub use start::StartError;
 use state::{Mode, State};
@@ -55,6 +54,8 @@ pub(crate) struct Vm {
     /// [`Vm::run_deferred`] is at work.
     delivering: Cell<bool>,
     streams: Cell<usize>,
+    /// What ended it, if it did not end in peace.
+    trap: RefCell<Option<Box<Trap>>>,
     me: Weak<Vm>,
 }
 
@@ -73,7 +74,6 @@ struct Core {
 
 /// What a callback may use.
 struct Bounds {
-    ticker: Ticker,
     /// In epochs.
     deadline: u64,
     /// Bytes it may hand to the host.
@@ -94,10 +94,11 @@ impl Core {
         context: u32,
         run: impl FnOnce(&mut Store<State>) -> wasmtime::Result<R>,
     ) -> wasmtime::Result<R> {
-        bounds.ticker.touch();
         store.set_epoch_deadline(bounds.deadline);
         let state = store.data_mut();
+        state.clock.touch();
         state.overdue = state.clock.after(bounds.deadline);
+        state.turn += 1;
         state.mode = Mode::Running;
         state.callback = callback;
         state.context = context;
@@ -150,6 +151,10 @@ impl Vm {
         self.dead.get()
     }
 
+    pub(crate) fn ended_by(&self) -> Option<Box<Trap>> {
+        self.trap.borrow().clone()
+    }
+
     pub(crate) fn streams(&self) -> usize {
         self.streams.get()
     }
@@ -185,18 +190,19 @@ impl Vm {
         let trap = Trap::classify(&self.binding, error, state);
         start::count(state, &trap);
         state.tell(host::Level::Error, &trap.to_string());
-        let streams = self.take_apart(core);
-        for stream in streams {
-            stream.cell.instance_died(stream.stage);
+        *self.trap.borrow_mut() = Some(Box::new(trap));
+        let turn = state.turn;
+        for (cell, stage) in self.take_apart(core) {
+            cell.instance_died(stage, turn);
         }
     }
 
     /// Cancels and forgets everything the instance holds.
-    fn take_apart(&self, mut core: Core) -> Vec<StreamRef> {
+    fn take_apart(&self, mut core: Core) -> Vec<(StreamCellRef, usize)> {
         let state = core.store.data_mut();
         state.release();
         state.stats.shift(Level::LiveInstances, -1);
-        let streams: Vec<StreamRef> = state.contexts.streams().cloned().collect();
+        let streams: Vec<_> = state.contexts.streams().map(|stream| (stream.cell.clone(), stream.stage)).collect();
         state.stats.shift(Level::LiveContexts, -(streams.len() as i64));
         self.streams.set(0);
         self.deferred.borrow_mut().clear();
@@ -206,18 +212,17 @@ impl Vm {
     // === streams ===
 
     /// Creates the context of a stream, under the root of the binding's own configuration (0) or of a variant (1…).
-    pub(crate) fn open(&self, mut stream: StreamRef, variant: usize) -> Result<u32, Dead> {
-        let context = self.with(|core| {
+    #[inline]
+    pub(crate) fn open(&self, stream: StreamRef<'_>, variant: usize) -> Result<u32, Dead> {
+        self.with(|core| {
             let state = core.store.data_mut();
             let root = state.roots.get(variant).or(state.roots.first()).map_or(0, |root| root.id);
-            stream.root = root;
-            let context = state.contexts.insert(Context::Stream(stream));
+            let context = state.contexts.insert_stream(stream, root);
             state.stats.shift(Level::LiveContexts, 1);
             self.streams.set(self.streams.get() + 1);
             core.call(Callback::ContextCreate, context, |exports| &exports.context_create, (context, root))?;
             Ok(context)
-        })?;
-        Ok(context)
+        })
     }
 
     pub(crate) fn log(&self, context: u32) -> Result<(), Dead> {
@@ -231,7 +236,7 @@ impl Vm {
             core.call(Callback::Delete, context, |exports| &exports.delete, context)?;
             let state = core.store.data_mut();
             state.cancel_calls_of(context);
-            if state.contexts.remove(context).is_some() {
+            if state.contexts.remove(context) {
                 state.stats.shift(Level::LiveContexts, -1);
                 self.streams.set(self.streams.get().saturating_sub(1));
             }
@@ -395,8 +400,8 @@ impl Vm {
         self.dead.set(true);
         let core = self.core.try_borrow_mut().ok().and_then(|mut core| core.take());
         if let Some(core) = core {
-            for stream in self.take_apart(core) {
-                stream.cell.wake();
+            for (cell, _) in self.take_apart(core) {
+                cell.wake();
             }
         }
     }

@@ -12,7 +12,6 @@ use wasmtime::{Instance, Store, WasmParams, WasmResults};
 
 use crate::binding::Binding;
 use crate::stats::{Callback, Counter, Level, TrapKind};
-use crate::vm::contexts::Context;
 use crate::vm::exports::Exports;
 use crate::vm::state::{Root, State};
 use crate::vm::trap::{Exit, Trap};
@@ -51,6 +50,7 @@ impl Vm {
             deferred: RefCell::default(),
             delivering: Cell::new(false),
             streams: Cell::new(0),
+            trap: RefCell::default(),
             me: me.clone(),
         });
         vm.run_start(parts).inspect_err(|_| {
@@ -68,7 +68,7 @@ impl Vm {
         starting.run_entry(&instance)?;
         let Starting { store, .. } = starting;
         let ticker = binding.engine().ticker();
-        let bounds = Bounds { ticker: ticker.clone(), deadline: ticker.epochs(limits.start_deadline), output: limits.host_output };
+        let bounds = Bounds { deadline: ticker.epochs(binding.start_patience()), output: limits.host_output };
         let mut core = Core { store, exports: Exports::default(), instance, bounds };
         for index in 0..=binding.config().variants.len() {
             if let Err(error) = configure(binding, &mut core, index) {
@@ -90,7 +90,7 @@ impl Vm {
 /// Root context, `proxy_on_vm_start` and `proxy_on_configure` of the binding's own configuration (0) or a variant's.
 fn configure(binding: &Arc<Binding>, core: &mut Core, index: usize) -> Result<(), StartError> {
     let config = binding.config();
-    let root = core.store.data_mut().contexts.insert(Context::Root);
+    let root = core.store.data_mut().contexts.insert_root();
     core.store.data_mut().roots.push(Root { id: root, period: 0, due: 0, lingers: false });
     let variant = index.checked_sub(1).and_then(|index| config.variants.get(index));
     let size = variant.map_or(&config.configuration, |variant| &variant.configuration).len() as u32;
@@ -140,7 +140,7 @@ impl<'a> Starting<'a> {
         let mut store = Store::new(engine.wasmtime(), State::new(binding.clone(), parts, vm));
         store.limiter(|state| &mut state.limiter);
         engine.ticker().touch();
-        let deadline = engine.ticker().epochs(binding.config().limits.start_deadline);
+        let deadline = engine.ticker().epochs(binding.start_patience());
         store.set_epoch_deadline(deadline);
         store.data_mut().overdue = store.data().clock.after(deadline);
         Self { binding, store }
@@ -161,7 +161,7 @@ impl<'a> Starting<'a> {
         let allocate = allocate("proxy_on_memory_allocate").or_else(|| allocate("malloc"));
         let state = self.store.data_mut();
         state.memory = memory;
-        state.allocate = allocate;
+        state.allocate = allocate.map(Rc::new);
         Ok(instance)
     }
 

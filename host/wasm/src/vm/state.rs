@@ -12,7 +12,7 @@ use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::binding::{Binding, BindingConfig};
 use crate::callout::{Calls, Delivered};
-use crate::engine::Clock;
+use crate::engine::Ticker;
 use crate::host::{CallId, Level, LogLine, SharedHost};
 use crate::metrics::Shard;
 use crate::properties::Properties;
@@ -62,15 +62,17 @@ pub(crate) struct State {
     pub(crate) effective: u32,
     pub(crate) output_left: usize,
     pub(crate) output_limit: usize,
+    /// Counts callbacks: what one asked for is forgotten if it then traps.
+    pub(crate) turn: u64,
     /// The epoch's clock, and when on it the running callback's deadline is past: compiled code looks at it in loops and at function calls,
     /// host functions that take long by themselves.
-    pub(crate) clock: Clock,
+    pub(crate) clock: Ticker,
     pub(crate) overdue: u64,
     /// Start functions and start callbacks are through: the deadline is a callback's.
     pub(crate) started: bool,
 
     pub(crate) memory: Option<Memory>,
-    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    pub(crate) allocate: Option<Rc<TypedFunc<u32, u32>>>,
     pub(crate) limiter: MemoryLimit,
 
     pub(crate) roots: Vec<Root>,
@@ -106,7 +108,8 @@ impl State {
             metrics: parts.metrics.clone(),
             vm,
             mode: Mode::Starting,
-            clock: binding.engine().ticker().clock(),
+            turn: 0,
+            clock: binding.engine().ticker().clone(),
             overdue: u64::MAX,
             callback: Callback::Start,
             started: false,
@@ -147,7 +150,8 @@ impl State {
     }
 
     /// The stream that host calls act on, unless it is a root context's turn.
-    pub(crate) fn stream(&self) -> Option<&StreamRef> {
+    #[inline]
+    pub(crate) fn stream(&self) -> Option<StreamRef<'_>> {
         self.contexts.stream(self.effective)
     }
 
@@ -157,7 +161,7 @@ impl State {
         for id in [self.effective, self.context] {
             match self.contexts.get(id) {
                 Some(Context::Root) => return id,
-                Some(Context::Stream(stream)) => return stream.root,
+                Some(Context::Stream(root)) => return root,
                 None => {}
             }
         }
@@ -235,7 +239,14 @@ impl State {
     }
 
     /// Cancels what `context` started: nobody waits for it any more.
+    #[inline]
     pub(crate) fn cancel_calls_of(&mut self, context: u32) {
+        if self.calls.len() > 0 {
+            self.cancel_some_of(context);
+        }
+    }
+
+    fn cancel_some_of(&mut self, context: u32) {
         let cancelled = self.calls.take_of(context);
         self.cancel(cancelled.into_iter().map(|call| call.id));
     }

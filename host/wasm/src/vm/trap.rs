@@ -69,11 +69,15 @@ fn cause(error: &wasmtime::Error, state: &State) -> (TrapKind, String) {
     // These are what they are, whether or not memory was refused before.
     match error.downcast_ref::<WasmTrap>() {
         Some(WasmTrap::Interrupt) => {
-            let (deadline, limit) = match state.started {
-                true => (limits.callback_deadline, "limits.callback_deadline"),
-                false => (limits.start_deadline, "limits.start_deadline"),
+            let cause = if state.started {
+                format!("it ran for longer than {:?} (limits.callback_deadline)", limits.callback_deadline)
+            } else {
+                match state.binding.start_patience() {
+                    all if all == limits.start_deadline => format!("it ran for longer than {all:?} (limits.start_deadline)"),
+                    less => format!("it ran for longer than {less:?}, which is several times what starting took when it was loaded"),
+                }
             };
-            return (TrapKind::DeadlineExceeded, format!("it ran for longer than {deadline:?} ({limit})"));
+            return (TrapKind::DeadlineExceeded, cause);
         }
         Some(WasmTrap::StackOverflow) => return (TrapKind::StackOverflow, "its call stack is exhausted: endless recursion?".into()),
         _ => {}

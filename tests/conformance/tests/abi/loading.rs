@@ -196,3 +196,13 @@ fn the_loader_answers_on_its_own_thread_and_a_failure_leaves_the_earlier_binding
     let (again, _) = load(&Guest::new().watching("request_headers").build().0);
     assert!(again.is_ok());
 }
+
+#[test]
+fn a_probe_that_fails_says_once_why() {
+    let probe = Guest::new().item("(func (export \"proxy_on_context_create\") (param i32 i32) (if (local.get 1) (then (unreachable))))");
+    let error = Scene::of(probe).try_start().expect_err("it traps for every stream").to_string();
+    for once in ["proxy_on_context_create", "it aborted (unreachable)"] {
+        assert_eq!(error.matches(once).count(), 1, "{once} in {error}");
+    }
+    assert!(error.contains("probe"), "{error}");
+}

@@ -1,6 +1,7 @@
 //! The order of callbacks along a chain, and what one filter's property is to the next.
 
 use bytes::Bytes;
+use weir_wasm::stats::Counter;
 use weir_wasm::{FailurePolicy, Side};
 
 use crate::guest::{Data, Guest, I, M, S, Step, call};
@@ -116,6 +117,42 @@ fn a_failure_reply_does_not_enter_the_dead_instance() {
         assert_eq!(heads.join(" "), want);
         assert!(!names.contains("b.log") && names.contains("a.log"), "{names}");
     }
+}
+
+#[test]
+fn a_reply_asked_for_by_a_callback_that_then_traps_is_forgotten() {
+    for (policy, status) in [(FailurePolicy::Closed, 503), (FailurePolicy::Open, 200)] {
+        let guest = replying('a', "request_headers").on("request_headers", [Step::Raw("unreachable".into())]);
+        let (worker, story) = Scene::of(guest).binding(0, move |binding| binding.failure_policy = policy).start();
+        let exchange = worker.get("/").run();
+        assert_eq!(story.statuses("proxy_send_local_response"), [0]);
+        assert_eq!(exchange.status(), status, "{policy:?}");
+        assert_eq!(worker.stats().counter(Counter::LocalReplies), 0);
+    }
+}
+
+#[test]
+fn a_reply_asked_for_on_behalf_of_a_stream_is_forgotten_too() {
+    let reply = call("proxy_send_local_response", [I(403), S(""), S("no"), M(&[]), I(u32::MAX)]);
+    let tick = [call("proxy_set_effective_context", [I(2)]), reply, Step::Raw("unreachable".into())];
+    let guest = Guest::new().on("configure", [call("proxy_set_tick_period_milliseconds", [I(1)])]).on("tick", tick);
+    let (worker, story) = Scene::of(guest.on("request_headers", [Step::Return(1)])).start();
+    let mut exchange = worker.get("/").run();
+    worker.host.advance(std::time::Duration::from_millis(1));
+    worker.run_timers();
+    assert_eq!(story.statuses("proxy_send_local_response"), [0]);
+    exchange.go_on();
+    assert_eq!(exchange.status(), 503, "the policy's, not the filter's");
+}
+
+#[test]
+fn a_reply_that_comes_too_late_is_told_why() {
+    let (worker, _) = Scene::of(replying('a', "log")).start();
+    drop(worker.get("/").run());
+    assert!(worker.host.logged("this stream is over"), "{:?}", worker.host.log_lines());
+    let (worker, _) = Scene::of(replying('a', "new_connection")).binding(0, |binding| binding.kind = weir_wasm::Kind::Tcp).start();
+    worker.stream().new_connection();
+    assert!(worker.host.logged("a TCP connection has no response"), "{:?}", worker.host.log_lines());
 }
 
 #[test]

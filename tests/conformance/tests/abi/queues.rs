@@ -14,17 +14,30 @@ fn an_item_is_told_once_and_read_by_who_registered() {
     let writer = Guest::new().tag('b').on(
         "request_headers",
         [
-            call("proxy_resolve_shared_queue", [S("a"), S("q"), Keep(0)]),
+            call("proxy_resolve_shared_queue", [S("one"), S("q"), Keep(0)]),
             call("proxy_enqueue_shared_queue", [Var(0), S("one")]),
             call("proxy_enqueue_shared_queue", [Var(0), S("two")]),
         ],
     );
-    let (worker, story) = Scene::chain([reader, writer]).start();
+    let same = |binding: &mut weir_wasm::BindingConfig| binding.vm_id = Some("one".into());
+    let (worker, story) = Scene::chain([reader, writer]).binding(0, same).binding(1, same).start();
     drop(worker.get("/").run());
     assert!(!story.names().contains("queue_ready"), "not from inside the callback that enqueued");
     worker.run_timers();
     worker.run_timers();
     assert_eq!(story.data("proxy_dequeue_shared_queue"), ["one", "two"]);
+}
+
+#[test]
+fn a_queue_of_another_vm_id_cannot_be_found() {
+    let reader = Guest::new().on("configure", [call(REGISTER, [S("q"), Keep(0)])]);
+    let writer = Guest::new().tag('b').on("request_headers", [call("proxy_resolve_shared_queue", [S("a"), S("q"), Keep(0)])]);
+    for (vm_id, status) in [("b", 1), ("a", 0)] {
+        let scene = Scene::chain([reader.clone(), writer.clone()]);
+        let (worker, story) = scene.binding(1, move |binding| binding.vm_id = Some(vm_id.into())).start();
+        drop(worker.get("/").run());
+        assert_eq!(story.statuses("proxy_resolve_shared_queue"), [status]);
+    }
 }
 
 #[test]

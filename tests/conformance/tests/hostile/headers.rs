@@ -108,7 +108,7 @@ fn properties_stop_at_the_bound() {
 fn a_giant_attribute_is_refused() {
     let read = "(drop (call $property (i32.const 1024) (i32.const 4) (i32.const 64) (i32.const 68)))";
     let world = World::new(&on_request(read));
-    world.bad.host.set_attribute("name", Value::Bytes(vec![b'x'; 20 << 20]));
+    world.bad.host.set_attribute("name", Value::Bytes(vec![b'x'; 20 << 20].into()));
     let started = Instant::now();
     assert_eq!(world.bad.get("/").run().status(), 503);
     assert!(started.elapsed().as_secs() < 2);

@@ -2,7 +2,7 @@
 
 use weir_sdk_testing::Exchange;
 use weir_wasm::stats::{Counter, TrapKind};
-use weir_wasm::{FailurePolicy, Side};
+use weir_wasm::{FailurePolicy, MessageMap, Side};
 
 use crate::world::{World, guest};
 
@@ -114,4 +114,38 @@ fn a_dead_filter_in_a_chain_leaves_the_others_at_work() {
     assert_eq!(exchange.request_header("friendly").as_deref(), Some("value"));
     drop(exchange);
     world.others_answer();
+}
+
+/// A stream whose response is through and not taken, and whose filter then dies.
+fn finished(world: &World, request_ends: bool) -> weir_wasm::Stream<weir_sdk_testing::MemoryStream> {
+    let mut stream = world.bad.stream();
+    stream.host_mut().set_map(MessageMap::RequestHeaders, &[(":path", "/")]);
+    stream.request_headers(request_ends);
+    stream.host_mut().set_map(MessageMap::ResponseHeaders, &[(":status", "200")]);
+    stream.response_headers(false);
+    stream.response_body("whole".into(), true);
+    let _ = world.bad.get("/").header("crash", "1").run();
+    assert_eq!(world.traps(TrapKind::Unreachable), 1);
+    stream
+}
+
+const CRASH_AT_FIVE: &str = "(if (i32.eq (local.get 1) (i32.const 5)) (then (unreachable)))";
+
+#[test]
+fn what_has_come_through_outlives_the_filter() {
+    let code = callback("request_headers", 3, CRASH_AT_FIVE, "0") + &callback("request_body", 3, "", "0");
+    for request_ends in [true, false] {
+        let world = World::new(&guest(&code));
+        let mut stream = finished(&world, request_ends);
+        stream.resume();
+        assert!(!stream.is_reset() && stream.local_reply().is_none());
+        stream.request_body("unseen".into(), true);
+        let (request, response) = (stream.take(Side::Request), stream.take(Side::Response));
+        assert_eq!((request.head, request.end, request.data.len()), (true, request_ends, 0), "nothing passes that it has not seen");
+        assert_eq!((response.head, response.end, response.data.as_ref()), (true, true, &b"whole"[..]));
+        // The stream that crashed is one; an unfinished request is another.
+        assert_eq!(world.counter(Counter::FailedClosed), if request_ends { 1 } else { 2 });
+        drop(stream);
+        world.nothing_is_left();
+    }
 }

@@ -146,3 +146,18 @@ fn a_start_that_never_returns_at_restart_meets_the_policy_and_the_backoff() {
         assert_eq!(world.bad.get("/").run().status(), 200, "{code}: {}", world.log());
     }
 }
+
+#[test]
+fn a_restart_holds_its_worker_no_longer_than_a_start_has_been_seen_to_take() {
+    let hang = format!(r#"(func (export "_initialize") (if (call $bad) (then {})))"#, forever(""));
+    let crash = crate::world::request_headers("(if (call $bad) (then (unreachable)))");
+    let world = World::with(&guest(&format!("{hang} {crash}")), |binding| binding.limits.start_deadline = Duration::from_secs(60));
+    world.misbehave();
+    assert_eq!(world.bad.get("/").run().status(), 503);
+    let started = Instant::now();
+    assert_eq!(world.bad.get("/").run().status(), 503);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    world.says(&["start function", "several times what starting took when it was loaded"]);
+    assert!(world.counter(Counter::InstanceStartFailures) >= 1);
+    world.others_answer();
+}

@@ -153,7 +153,7 @@ fn a_trap_while_starting_is_refused_at_load() {
         (
             r#"(func $boom (export "proxy_on_context_create") (param i32 i32) (if (local.get 1) (then unreachable)))"#,
             "proxy_on_context_create",
-            "ended the instance",
+            "probe: proxy_on_context_create trapped: it aborted (unreachable)",
         ),
         (r#"(func $boom (export "proxy_on_vm_start") (param i32 i32) (result i32) unreachable)"#, "proxy_on_vm_start", "boom"),
         (r#"(func $boom (export "proxy_on_configure") (param i32 i32) (result i32) unreachable)"#, "proxy_on_configure", "boom"),

@@ -239,7 +239,7 @@ pub fn streams() -> Vec<Row> {
         reply(ON_RESPONSE_BODY, 502).counts(Counter::DuplicatesIgnored).then("too late", |seen| seen.exchange.status() == 200),
         reply(ON_CONFIGURE, 403).counts(Counter::WrongPhase),
         reply(ON_TICK, 403).counts(Counter::WrongPhase),
-        reply(ON_LOG, 403).counts(Counter::DuplicatesIgnored),
+        reply(ON_LOG, 403).counts(Counter::WrongPhase),
         reply(ON_REQUEST, 99).counts(Counter::HeaderValuesRefused).then("500", |seen| seen.exchange.status() == 500),
         reply(ON_REQUEST, 70_000).counts(Counter::HeaderValuesRefused).then("500", |seen| seen.exchange.status() == 500),
         reply(ON_REQUEST, 101).counts(Counter::HeaderValuesRefused).then("500", |seen| seen.exchange.status() == 500),

@@ -119,8 +119,8 @@ pub fn properties() -> Vec<Row> {
 /// Attributes of every type, in Envoy's encodings.
 pub fn encodings() -> Vec<(Value, Vec<u8>)> {
     vec![
-        (Value::Bytes(b"\0\xff".to_vec()), b"\0\xff".to_vec()),
-        (Value::Bytes(Vec::new()), Vec::new()),
+        (Value::Bytes(b"\0\xff".to_vec().into()), b"\0\xff".to_vec()),
+        (Value::Bytes(Vec::new().into()), Vec::new()),
         (Value::Int(-2), (-2i64).to_le_bytes().to_vec()),
         (Value::Uint(u64::MAX), vec![0xFF; 8]),
         (Value::Double(0.5), 0.5f64.to_le_bytes().to_vec()),
@@ -128,7 +128,7 @@ pub fn encodings() -> Vec<(Value, Vec<u8>)> {
         (Value::Bool(false), vec![0]),
         (Value::Time(1_700_000_000_000_000_000), 1_700_000_000_000_000_000i64.to_le_bytes().to_vec()),
         (Value::Duration(-5), (-5i64).to_le_bytes().to_vec()),
-        (Value::Map(vec![("a".into(), "1".into()), ("b".into(), String::new())]), map(&[("a", "1"), ("b", "")])),
+        (Value::Map(vec![(b"a".into(), b"1".into()), (b"b".into(), b"".into())]), map(&[("a", "1"), ("b", "")])),
         (Value::Map(Vec::new()), vec![0; 4]),
     ]
 }

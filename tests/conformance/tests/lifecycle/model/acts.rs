@@ -157,7 +157,8 @@ impl Model {
         let over = state.closing || state.reset;
         match act {
             Act::Close(_) => state.reset |= !state.closing,
-            Act::Reply(_) if !over && state.reply.is_none() => {
+            // One that traps has asked for nothing.
+            Act::Reply(_) if !over && state.reply.is_none() && !frame.step.trap => {
                 state.asked.push((name.to_owned(), late));
             }
             Act::Continue(_, side) => {

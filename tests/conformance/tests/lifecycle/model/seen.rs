@@ -41,12 +41,14 @@ impl Model {
         let asked = state.asked.iter().any(|(_, late)| !late);
         let limit_hit = state.limit_hit;
         self.check(answered || !asked, "a reply was lost");
-        self.check(answered || !(closed_failed || limit_hit), "a failed stream hangs");
+        // A client that has its whole answer keeps it, and nothing more of its request goes on.
+        let finished = taken[Side::Response as usize].end || taken[Side::Response as usize].trailers;
+        self.check(answered || (finished && !limit_hit) || !(closed_failed || limit_hit), "a failed stream hangs");
         if !answered {
             self.infer_skipped(stream, None);
         }
         for side in SIDES {
-            if side == Side::Request && answered {
+            if side == Side::Request && (answered || closed_failed) {
                 continue;
             }
             let out = self.flowing_out(stream, side);
