@@ -163,10 +163,11 @@ pub fn bind(address: &ListenAddress, options: &SocketOptions, workers: usize) ->
                 open_tcp(*address, options, false)?;
             }
             let first = open_tcp(*address, options, true)?;
-            let address = first.local_addr()?;
             listen(&first, options)?;
-            let mut sockets = vec![ListenSocket::Tcp(first.into())];
-            sockets.extend(more_tcp(address, options, workers.saturating_sub(1))?);
+            let first = std::net::TcpListener::from(first);
+            let rest = more_tcp(first.local_addr()?, options, workers.saturating_sub(1))?;
+            let mut sockets = vec![ListenSocket::Tcp(first)];
+            sockets.extend(rest);
             Ok(sockets)
         }
         ListenAddress::Unix(path) => {

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rustls::HandshakeKind;
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use weir_model::config::{Branch, Http, Listener, OriginalDestination, branch, proxy_protocol};
+use weir_model::config::proxy_protocol::Mode;
+use weir_model::config::{Branch, Http, Listener, OriginalDestination, branch};
 
-use super::io::{Io, Prefixed, Socket, read_more, version_name};
+use super::io::{Io, Prefixed, Socket, version_name};
 use super::peer::PeerIdentity;
 use super::refusal::{Refusal, RefusalCounts};
 use super::server::{Resumption, ServerTls, Speaks};
@@ -84,7 +86,7 @@ impl CompiledListener {
                 errors.push(TlsError::new(format!("proxyProtocol.trusted[{i}]"), error.to_string()));
                 Vec::new()
             });
-            ProxyPlan { required: proxy.mode() == proxy_protocol::Mode::Required, trusted }
+            ProxyPlan { required: proxy.mode() == Mode::Required, trusted }
         });
         let matcher = match matcher {
             Ok(matcher) if errors.is_empty() => matcher,
@@ -301,9 +303,10 @@ struct Arrival {
 }
 
 impl Arrival {
-    /// Reads more; false at the end or when nothing came in time.
+    /// Reads more, unless nothing comes in time.
     async fn more(&mut self) -> Result<(), Refusal> {
-        match timeout_at(self.deadline, read_more(&mut self.socket, &mut self.buffer, READ)).await {
+        self.buffer.reserve(READ);
+        match timeout_at(self.deadline, self.socket.read_buf(&mut self.buffer)).await {
             Err(_) => Err(Refusal::DetectTimeout),
             Ok(Ok(0)) => Err(Refusal::DetectClosed),
             Ok(Ok(_)) => Ok(()),

@@ -3,7 +3,7 @@ use std::future::Future;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use weir_model::config::client_auth::Mode;
+use weir_model::config::client_auth::Mode as Auth;
 use weir_model::config::{Branch, ClientAuth, DownstreamTls, Http, Match, ProxyProtocol, Secret, Tcp, Transport, UpstreamTls};
 use weir_model::protobuf;
 
@@ -174,7 +174,7 @@ fn branches_are_chosen_by_server_name_protocol_and_port() {
 #[test]
 fn a_permissive_branch_serves_both() {
     let (_, secrets) = world();
-    let permissive = DownstreamTls { permissive: true, client_auth: Some(demand(Mode::Required)), ..server(&["server"]) };
+    let permissive = DownstreamTls { permissive: true, client_auth: Some(demand(Auth::Required)), ..server(&["server"]) };
     let compiled = compile(&listener(vec![http("both", Some(permissive))]), &secrets);
     let identified = client_tls(&client("client"), &secrets);
     run(async {
@@ -201,7 +201,7 @@ fn a_permissive_branch_serves_both() {
 #[test]
 fn refused_clients_are_counted_by_reason_and_told() {
     let (_, secrets) = world();
-    let strict = ClientAuth { trust_domains: vec!["other".into()], ..demand(Mode::Required) };
+    let strict = ClientAuth { trust_domains: vec!["other".into()], ..demand(Auth::Required) };
     let compiled = compile(&listener(vec![http("m", Some(DownstreamTls { client_auth: Some(strict), ..server(&["server"]) }))]), &secrets);
     run(async {
         for (certificate, reason) in [("", Refusal::ClientCertificateRequired), ("client", Refusal::ClientCertificateTrustDomainRefused)] {
@@ -306,7 +306,7 @@ fn a_server_that_speaks_first_gets_its_silent_clients() {
         matching(tcp("mysql"), Match::default()),
     ];
     let compiled = compile(&Listener { detect_timeout: millis(30), ..listener(branches) }, &secrets);
-    let optional = ProxyProtocol { mode: proxy_protocol::Mode::Optional.into(), trusted: vec![] };
+    let optional = ProxyProtocol { mode: Mode::Optional.into(), trusted: vec![] };
     let behind = Listener { proxy_protocol: Some(optional), detect_timeout: millis(30), ..listener(vec![tcp("mysql")]) };
     let behind = compile(&behind, &secrets);
     run(async {
@@ -331,7 +331,7 @@ fn a_proxy_header_says_who_and_where() {
     let compiled = compile(&Listener { proxy_protocol: Some(required(&["127.0.0.0/8"])), ..listener(branches) }, &secrets);
     let distrusting = Listener { proxy_protocol: Some(required(&["10.0.0.0/8"])), ..listener(vec![http("a", None)]) };
     let distrusting = compile(&distrusting, &secrets);
-    let lenient = ProxyProtocol { mode: proxy_protocol::Mode::Optional.into(), trusted: vec!["10.0.0.0/8".into()] };
+    let lenient = ProxyProtocol { mode: Mode::Optional.into(), trusted: vec!["10.0.0.0/8".into()] };
     let lenient = compile(&Listener { proxy_protocol: Some(lenient), ..listener(vec![http("a", None)]) }, &secrets);
     let trusting = client_tls(&client(""), &secrets);
     run(async {
@@ -398,7 +398,7 @@ fn a_resumed_session_does_not_outlive_the_clients_certificate() {
     let (authority, mut secrets) = world();
     let short = authority.leaf_with(&["c.test"], &[], |params| params.not_after = rcgen::date_time_ymd(2900, 1, 1));
     secrets.push(key_secret("short", &short));
-    let tls = DownstreamTls { client_auth: Some(demand(Mode::Required)), ..server(&["server"]) };
+    let tls = DownstreamTls { client_auth: Some(demand(Auth::Required)), ..server(&["server"]) };
     let compiled = compile(&listener(vec![http("a", Some(tls))]), &secrets);
     let client = client_tls(&client("short"), &secrets);
     run(async {
@@ -496,7 +496,7 @@ fn every_mistake_of_a_listener_is_named() {
             http(
                 "b",
                 Some(DownstreamTls {
-                    client_auth: Some(ClientAuth { mode: Mode::Required.into(), ..Default::default() }),
+                    client_auth: Some(ClientAuth { mode: Auth::Required.into(), ..Default::default() }),
                     ..server(&["server"])
                 }),
             ),

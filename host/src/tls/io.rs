@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use rustls::pki_types::CertificateDer;
@@ -368,18 +368,4 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_stream!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
     }
-}
-
-/// Reads more into a growing buffer; the number of bytes, 0 at the end.
-pub(crate) async fn read_more(socket: &mut Socket, buffer: &mut bytes::BytesMut, room: usize) -> io::Result<usize> {
-    let start = buffer.len();
-    buffer.resize(start + room, 0);
-    let read = std::future::poll_fn(|cx| {
-        let mut target = ReadBuf::new(&mut buffer[start..]);
-        ready!(Pin::new(&mut *socket).poll_read(cx, &mut target))?;
-        Poll::Ready(io::Result::Ok(target.filled().len()))
-    })
-    .await;
-    buffer.truncate(start + read.as_ref().map_or(0, |n| *n));
-    read
 }

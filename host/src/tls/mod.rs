@@ -53,10 +53,13 @@ impl TlsError {
 /// The versions between two bounds, 1.2 to 1.3 if open.
 fn versions(least: TlsVersion, most: TlsVersion) -> Result<&'static [&'static SupportedProtocolVersion], TlsError> {
     use rustls::version::{TLS12, TLS13};
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    static NEW: [&SupportedProtocolVersion; 1] = [&TLS13];
+    static OLD: [&SupportedProtocolVersion; 1] = [&TLS12];
     match (least, most) {
-        (TlsVersion::Default | TlsVersion::Tls12, TlsVersion::Default | TlsVersion::Tls13) => Ok(&[&TLS13, &TLS12]),
-        (TlsVersion::Tls13, TlsVersion::Default | TlsVersion::Tls13) => Ok(&[&TLS13]),
-        (TlsVersion::Default | TlsVersion::Tls12, TlsVersion::Tls12) => Ok(&[&TLS12]),
+        (TlsVersion::Default | TlsVersion::Tls12, TlsVersion::Default | TlsVersion::Tls13) => Ok(&BOTH),
+        (TlsVersion::Tls13, TlsVersion::Default | TlsVersion::Tls13) => Ok(&NEW),
+        (TlsVersion::Default | TlsVersion::Tls12, TlsVersion::Tls12) => Ok(&OLD),
         (TlsVersion::Tls13, TlsVersion::Tls12) => Err(TlsError::new("minVersion", "is above maxVersion")),
     }
 }
