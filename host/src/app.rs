@@ -273,7 +273,15 @@ impl App {
             node: Arc::new(bootstrap.node.as_ref().and_then(|node| node.locality.as_ref()).map(Locality::new).unwrap_or_default()),
             resolver: None,
         };
-        let compiler = Compiler::new(ChainLoader::new(engine), Clusters::new(services), secured, Resumption::new()?, access_logs, count, HashMap::new());
+        let compiler = Compiler::new(
+            ChainLoader::new(engine),
+            Clusters::new(services),
+            secured,
+            Resumption::new()?,
+            access_logs,
+            count,
+            HashMap::new(),
+        );
         let current = Arc::<Current>::default();
         let applier = Applier { compiler: Arc::new(Mutex::new(compiler)), workers: Arc::clone(&workers), current: Arc::clone(&current) };
         let drain_timeout = weir_model::duration::or(bootstrap.drain_timeout, DRAIN);

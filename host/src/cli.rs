@@ -112,11 +112,7 @@ fn serve(path: &Path) -> ExitCode {
 }
 
 /// The control thread: applies configurations, serves the operator's pages, waits for signals.
-async fn control(
-    path: &Path,
-    loaded: Loaded,
-    level: crate::observe::log::LogLevel,
-) -> anyhow::Result<()> {
+async fn control(path: &Path, loaded: Loaded, level: crate::observe::log::LogLevel) -> anyhow::Result<()> {
     let bootstrap = loaded.bootstrap.clone();
     let resources = loaded.resources.clone();
     let (app, applier) = App::start(&bootstrap)?;

@@ -80,7 +80,11 @@ impl AdminState for Operator {
 
     fn clusters(&self) -> Vec<view::Cluster> {
         let Some(snapshot) = self.snapshot() else { return Vec::new() };
-        snapshot.clusters.iter().map(|cluster| cluster_view(cluster.state.config(), cluster.tls.is_some(), upstream::cluster(&cluster.state))).collect()
+        snapshot
+            .clusters
+            .iter()
+            .map(|cluster| cluster_view(cluster.state.config(), cluster.tls.is_some(), upstream::cluster(&cluster.state)))
+            .collect()
     }
 
     fn filters(&self) -> Vec<view::Filter> {
@@ -106,10 +110,16 @@ impl AdminState for Operator {
 
     fn certs(&self) -> Vec<view::Certificate> {
         let Some(snapshot) = self.snapshot() else { return Vec::new() };
-        let origin = |name: &str| snapshot.resources.get(&Key::new(Kind::Secret, name)).map(|entry| entry.origin.to_string()).unwrap_or_default();
-        let keys = snapshot.secrets.keys().flat_map(|key| key.chain.iter().map(|facts| certificate(&key.name, "keyPair", facts, origin(&key.name))));
-        let roots =
-            snapshot.secrets.all_roots().flat_map(|roots| roots.facts.iter().map(|facts| certificate(&roots.name, "trustRoots", facts, origin(&roots.name))));
+        let origin =
+            |name: &str| snapshot.resources.get(&Key::new(Kind::Secret, name)).map(|entry| entry.origin.to_string()).unwrap_or_default();
+        let keys = snapshot
+            .secrets
+            .keys()
+            .flat_map(|key| key.chain.iter().map(|facts| certificate(&key.name, "keyPair", facts, origin(&key.name))));
+        let roots = snapshot
+            .secrets
+            .all_roots()
+            .flat_map(|roots| roots.facts.iter().map(|facts| certificate(&roots.name, "trustRoots", facts, origin(&roots.name))));
         keys.chain(roots).collect()
     }
 
@@ -196,7 +206,11 @@ fn filter_view(chain: &str, name: &str, given: Option<&config::FilterBinding>, b
         accounting: view::Accounting {
             cpu_micros: calls.clone().map(|(_, one)| one.estimated_nanos()).sum::<u64>() / 1000,
             calls: calls.filter(|(_, one)| one.calls > 0).map(|(name, one)| (name, one.calls)).collect(),
-            counters: Counter::ALL.into_iter().map(|counter| (counter.name(), stats.counter(counter))).filter(|(_, count)| *count > 0).collect(),
+            counters: Counter::ALL
+                .into_iter()
+                .map(|counter| (counter.name(), stats.counter(counter)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
             traps: TrapKind::ALL.into_iter().map(|kind| (kind.name(), stats.traps(kind))).filter(|(_, count)| *count > 0).collect(),
             levels: Level::ALL.into_iter().map(|level| (level.name(), stats.level(level))).collect(),
             peak_instance_memory_bytes: stats.peak_instance_memory,
@@ -250,4 +264,3 @@ fn certificate(secret: &str, kind: &str, facts: &CertificateFacts, origin: Strin
         origin,
     }
 }
-

@@ -5,8 +5,8 @@
 //! counters go on.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use weir_model::config::{self, branch};
 use weir_model::resource::Kind;
@@ -165,7 +165,19 @@ impl Compiler {
         inherited: HashMap<String, Vec<ListenSocket>>,
     ) -> Self {
         let generation = AtomicU64::new(0);
-        Self { chains, clusters, prepared: None, secured, resumption, access_logs, workers, generation, last: None, sockets: HashMap::new(), inherited }
+        Self {
+            chains,
+            clusters,
+            prepared: None,
+            secured,
+            resumption,
+            access_logs,
+            workers,
+            generation,
+            last: None,
+            sockets: HashMap::new(),
+            inherited,
+        }
     }
 
     /// Compiles `resources`. Blocks: it reads files, compiles filters and binds sockets.
@@ -188,7 +200,11 @@ impl Compiler {
             return Err(rejected);
         }
         let prepared = self.prepare_clusters(resources)?;
-        let clusters = prepared.table().iter().map(|state| SnapshotCluster { tls: tls.get(state.name()).cloned(), state: Arc::clone(state) }).collect();
+        let clusters = prepared
+            .table()
+            .iter()
+            .map(|state| SnapshotCluster { tls: tls.get(state.name()).cloned(), state: Arc::clone(state) })
+            .collect();
         self.secured.set(tls);
         self.prepared = Some(prepared);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
@@ -337,7 +353,10 @@ fn cluster_tls(
     for (cluster, _) in resources.clusters() {
         let Some(tls) = &cluster.tls else { continue };
         let same = |last: &Snapshot| {
-            let unchanged = last.resources.cluster(&cluster.name).is_some_and(|before| before.tls == cluster.tls && before.protocol == cluster.protocol);
+            let unchanged = last
+                .resources
+                .cluster(&cluster.name)
+                .is_some_and(|before| before.tls == cluster.tls && before.protocol == cluster.protocol);
             let secret = |name: &str| last.resources.secret(name) == resources.secret(name);
             let kept = unchanged && secret(&tls.trust_roots) && secret(&tls.certificate);
             kept.then(|| last.clusters.iter().find(|known| known.state.name() == cluster.name)?.tls.clone()).flatten()

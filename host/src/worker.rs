@@ -325,12 +325,20 @@ impl Worker {
                     match &branch.protocol {
                         Protocol::Http(config) => {
                             let chain = config.filter_chain.as_deref().and_then(|name| chains.get(name).cloned());
-                            let service = HttpService::new(Arc::clone(config), Rc::clone(self), weak.clone(), metrics.clone(), Rc::clone(&clusters), chain);
+                            let service = HttpService::new(
+                                Arc::clone(config),
+                                Rc::clone(self),
+                                weak.clone(),
+                                metrics.clone(),
+                                Rc::clone(&clusters),
+                                chain,
+                            );
                             http.insert(key, Rc::new(service));
                         }
                         Protocol::Tcp(config) => {
                             let chain = config.filter_chain.as_deref().and_then(|name| chains.get(name).cloned());
-                            let service = TcpService::new(Arc::clone(config), Rc::clone(self), metrics.clone(), Rc::clone(&clusters), chain);
+                            let service =
+                                TcpService::new(Arc::clone(config), Rc::clone(self), metrics.clone(), Rc::clone(&clusters), chain);
                             tcp.insert(key, Rc::new(service));
                         }
                     }
@@ -422,7 +430,8 @@ impl Worker {
     /// Ends what was started for a configuration that will not be used.
     fn retire_new(&self, abandoned: &WorkerSnapshot) {
         let current = self.snapshot();
-        let in_use = |filter: &Rc<Filter>| current.as_ref().is_some_and(|current| current.filters.iter().any(|used| Rc::ptr_eq(used, filter)));
+        let in_use =
+            |filter: &Rc<Filter>| current.as_ref().is_some_and(|current| current.filters.iter().any(|used| Rc::ptr_eq(used, filter)));
         for filter in abandoned.filters.iter().filter(|filter| !in_use(filter)) {
             filter.retire();
             self.retired.borrow_mut().push(Rc::clone(filter));

@@ -145,11 +145,7 @@ fn pairs(fields: &Fields) -> Vec<(Bytes, Bytes)> {
 }
 
 fn http_reply(answer: Answer) -> HttpReply {
-    HttpReply {
-        headers: pairs(&answer.head),
-        body: answer.body,
-        trailers: answer.trailers.as_deref().map(pairs).unwrap_or_default(),
-    }
+    HttpReply { headers: pairs(&answer.head), body: answer.body, trailers: answer.trailers.as_deref().map(pairs).unwrap_or_default() }
 }
 
 fn grpc_head(call: &GrpcCall<'_>) -> Fields {

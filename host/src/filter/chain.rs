@@ -93,7 +93,8 @@ impl ChainLoader {
         kind: Kind,
         kept: &mut HashMap<Fingerprint, Arc<Binding>>,
     ) -> Result<LoadedChain, ChainError> {
-        let mut filters: Vec<(usize, &config::FilterBinding)> = chain.filters.iter().enumerate().filter(|(_, filter)| !filter.disabled).collect();
+        let mut filters: Vec<(usize, &config::FilterBinding)> =
+            chain.filters.iter().enumerate().filter(|(_, filter)| !filter.disabled).collect();
         filters.sort_by_key(|(index, filter)| (order(filter.phase()), std::cmp::Reverse(filter.priority), *index));
         let mut bindings = Vec::with_capacity(filters.len());
         for (index, filter) in filters {
@@ -169,7 +170,10 @@ fn module_bytes(module: Option<&config::Module>) -> Result<(String, Bytes), Stri
         }
         Some(Source::Builtin(name)) => match weir_filters::builtin(name) {
             Some(builtin) => Ok((format!("builtin://{name}"), Bytes::from_static(builtin.bytes))),
-            None => Err(format!("module.builtin {name:?}: there is no such filter; there are {}", weir_filters::all().iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "))),
+            None => Err(format!(
+                "module.builtin {name:?}: there is no such filter; there are {}",
+                weir_filters::all().iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", ")
+            )),
         },
     }
 }

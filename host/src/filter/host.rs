@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::{Rc, Weak};
+use std::rc::Weak;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -123,10 +123,4 @@ impl Host for WorkerHost {
             _ => Foreign::Unknown,
         }
     }
-}
-
-/// A worker's host, made once.
-#[must_use]
-pub fn of(worker: &Rc<Worker>) -> Rc<WorkerHost> {
-    Rc::new(WorkerHost::new(Rc::downgrade(worker)))
 }

@@ -13,8 +13,8 @@ use super::forwarded::ForwardedRules;
 use super::path::PathRules;
 use crate::observe::access_log::Sink;
 use crate::observe::metrics::{Detailed, ListenerCounter, ListenerLevel, ListenerMetrics};
-use crate::upstream::pool::WorkerCluster;
 use crate::route::{Action, ActionError, timeout};
+use crate::upstream::pool::WorkerCluster;
 use crate::worker::{ClusterMap, Worker, WorkerSnapshot};
 
 /// The options of a branch, shared by all workers.
@@ -158,12 +158,7 @@ impl HttpOptions {
     ///
     /// # Errors
     /// At the first field that cannot work.
-    pub fn compile(
-        listener: &Arc<str>,
-        branch: &str,
-        given: &config::Http,
-        access_log: Option<Sink>,
-    ) -> Result<Self, ActionError> {
+    pub fn compile(listener: &Arc<str>, branch: &str, given: &config::Http, access_log: Option<Sink>) -> Result<Self, ActionError> {
         let default_action = given.default_action.as_ref().map(Action::compile).transpose()?.unwrap_or_else(Action::not_found);
         let actions = given.actions.iter().map(|action| Ok((action.name.clone(), Arc::new(Action::compile(action)?))));
         Ok(Self {

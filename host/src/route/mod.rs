@@ -177,7 +177,8 @@ impl Forward {
         if forward.clusters.is_empty() && forward.cluster_header.is_empty() {
             return Err(ActionError::new("forward.clusters", "there is neither a cluster nor a clusterHeader"));
         }
-        let targets = forward.clusters.iter().enumerate().map(|(at, cluster)| Target::compile(at, cluster)).collect::<Result<Vec<_>, _>>()?;
+        let targets =
+            forward.clusters.iter().enumerate().map(|(at, cluster)| Target::compile(at, cluster)).collect::<Result<Vec<_>, _>>()?;
         let total_weight = targets.iter().map(|target| target.weight).sum();
         let retry = forward.retry.as_ref().map(RetryPolicy::compile).transpose();
         Ok(Self {

@@ -42,7 +42,9 @@ impl PathRewrite {
         Ok(match rewrite.and_then(|rewrite| rewrite.rewrite.as_ref()) {
             None => None,
             Some(Rewrite::Full(path)) => Some(Self::Full(path.clone().into_bytes())),
-            Some(Rewrite::Prefix(prefix)) => Some(Self::Prefix { from: prefix.from.clone().into_bytes(), to: prefix.to.clone().into_bytes() }),
+            Some(Rewrite::Prefix(prefix)) => {
+                Some(Self::Prefix { from: prefix.from.clone().into_bytes(), to: prefix.to.clone().into_bytes() })
+            }
             Some(Rewrite::Regex(regex)) => {
                 let pattern = RegexBuilder::new(&regex.pattern).size_limit(PATTERN_BYTES).build();
                 let pattern = pattern.map_err(|error| ActionError::new(format!("{field}.regex.pattern"), error))?;

@@ -70,13 +70,7 @@ fn ready<E>(poll: Poll<Result<(), E>>) -> Result<bool, E> {
 }
 
 /// Runs until the end.
-pub(super) async fn run(
-    down: Wire,
-    up: Wire,
-    filters: Option<Filters>,
-    limits: Limits,
-    ticket: &Ticket,
-) -> (End, Counted) {
+pub(super) async fn run(down: Wire, up: Wire, filters: Option<Filters>, limits: Limits, ticket: &Ticket) -> (End, Counted) {
     let idle_at = limits.idle.map(|idle| Instant::now() + idle);
     let directions = Default::default();
     let mut relay = Relay { down, up, filters, directions, counted: Counted::default(), timer: LazyTimer::new(), limits, idle_at };

@@ -81,7 +81,8 @@ async fn connect(cluster: &ClusterState, address: &Address) -> std::io::Result<S
             stream.set_nodelay(true)?;
             let silence = cluster.options().keepalive;
             if !silence.is_zero() {
-                let keepalive = socket2::TcpKeepalive::new().with_time(silence).with_interval(silence.min(std::time::Duration::from_secs(15)));
+                let keepalive =
+                    socket2::TcpKeepalive::new().with_time(silence).with_interval(silence.min(std::time::Duration::from_secs(15)));
                 socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
             }
             Ok(Socket::Tcp(stream))

@@ -125,7 +125,15 @@ impl WorkerCluster {
     pub fn new(state: Arc<ClusterState>, tls: Option<Arc<ClientTls>>, worker: &Rc<Worker>) -> Self {
         let balancer = Balancer::new(Arc::clone(&state), fastrand::u64(..), worker.now());
         let (name, metrics) = (state.name().into(), worker.process().metrics.cluster(state.name()));
-        Self { name, state, tls, balancer: Rc::new(RefCell::new(balancer)), worker: Rc::clone(worker), metrics, subsets: RefCell::default() }
+        Self {
+            name,
+            state,
+            tls,
+            balancer: Rc::new(RefCell::new(balancer)),
+            worker: Rc::clone(worker),
+            metrics,
+            subsets: RefCell::default(),
+        }
     }
 
     /// The same cluster with new settings: keeps connections if they still fit.
@@ -141,7 +149,10 @@ impl WorkerCluster {
         }
         // Connections stay if a new one would be made the same way.
         let (old, new) = (self.state.config(), state.config());
-        let keep = same_tls && old.protocol == new.protocol && old.proxy_protocol == new.proxy_protocol && old.source_address == new.source_address;
+        let keep = same_tls
+            && old.protocol == new.protocol
+            && old.proxy_protocol == new.proxy_protocol
+            && old.source_address == new.source_address;
         self.balancer.borrow_mut().replace(Arc::clone(&state), keep, self.worker.now());
         Rc::new(Self {
             name: Arc::clone(&self.name),

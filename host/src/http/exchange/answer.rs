@@ -105,7 +105,8 @@ impl<D: Downstream> Exchange<'_, D> {
 
     /// The upstream's side failed. Tries again if that is safe and wanted.
     pub(super) fn upstream_broke(&mut self, error: StreamError) -> bool {
-        let outcome = if matches!(error, StreamError::Protocol(_) | StreamError::Limit(_)) { Outcome::Response(502) } else { Outcome::Reset };
+        let outcome =
+            if matches!(error, StreamError::Protocol(_) | StreamError::Limit(_)) { Outcome::Response(502) } else { Outcome::Reset };
         self.report(outcome);
         if self.response.head_fed {
             let (flags, details) = super::broken(error);

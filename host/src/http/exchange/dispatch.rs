@@ -15,9 +15,9 @@ use crate::filter::RequestHost;
 use crate::http::fields::{Fields, Known};
 use crate::http::{Outgoing, Upstream};
 use crate::route::{Action, Forward, HostSource, Kind, Target};
+use crate::upstream::balancer::{PickContext, Unavailable};
 use crate::upstream::pool::{Attempt, ConnectError, Connecting, Lease, Leased, WorkerCluster};
 use crate::upstream::retry::{self, Decision, RequestFacts, ResponseView};
-use crate::upstream::balancer::{PickContext, Unavailable};
 use crate::upstream::{EndpointId, HashInput, Nanos, Outcome, Permit, SubsetId};
 
 /// Where a request goes.
@@ -560,7 +560,9 @@ fn rewrite_host(host: &mut RequestHost, forward: Option<&Forward>, attempt: &Att
     let Some(rewrite) = forward.and_then(|forward| forward.host.as_ref()) else { return };
     let to = match &rewrite.to {
         HostSource::Literal(literal) => literal.clone(),
-        HostSource::Endpoint if !attempt.target().endpoint().hostname.is_empty() => attempt.target().endpoint().hostname.as_bytes().to_vec(),
+        HostSource::Endpoint if !attempt.target().endpoint().hostname.is_empty() => {
+            attempt.target().endpoint().hostname.as_bytes().to_vec()
+        }
         HostSource::Endpoint => return,
         HostSource::Header(name) => match host.request.get(name) {
             Some(value) if !value.is_empty() => value.to_vec(),

@@ -21,7 +21,8 @@ impl<D: Downstream> Exchange<'_, D> {
         let connection = std::rc::Rc::clone(&host.connection);
         host.client = Some(service.config.forwarded.apply(&mut host.request, &connection.peer()));
         let mut path = Vec::new();
-        let judged = if host.request.has(Known::Path) { service.config.path.apply(host.request.path(), &mut path) } else { Ok(Normalized::AsIs) };
+        let judged =
+            if host.request.has(Known::Path) { service.config.path.apply(host.request.path(), &mut path) } else { Ok(Normalized::AsIs) };
         if judged == Ok(Normalized::Changed) {
             host.request.set_known(Known::Path, &path);
         }
