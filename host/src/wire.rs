@@ -41,6 +41,8 @@ pub(crate) struct Wire {
     /// How much of `staged` was written.
     written: usize,
     queued: usize,
+    /// The other side learns that nothing more comes, once everything is written.
+    ending: bool,
     worker: Rc<Worker>,
     is_tls: bool,
 }
@@ -49,7 +51,7 @@ impl Wire {
     pub(crate) fn new(io: Io, worker: &Rc<Worker>) -> Self {
         let is_tls = matches!(io, Io::Tls(_));
         let (input, queue, staged) = (BytesMut::new(), VecDeque::new(), Vec::new());
-        Self { io, input, queue, staged, written: 0, queued: 0, worker: Rc::clone(worker), is_tls }
+        Self { io, input, queue, staged, written: 0, queued: 0, ending: false, worker: Rc::clone(worker), is_tls }
     }
 
     /// Reads more into `input`; 0 is the end.
@@ -117,6 +119,11 @@ impl Wire {
         self.queue.push_back(data);
     }
 
+    /// Nothing more will be pushed or staged: closes this direction after what waits. The other one goes on.
+    pub(crate) fn end(&mut self) {
+        self.ending = true;
+    }
+
     /// Bytes that wait to be written.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
@@ -137,11 +144,16 @@ impl Wire {
 
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        if self.waiting() == 0 && !self.is_tls {
+        if self.waiting() == 0 && !self.is_tls && !self.ending {
             return Poll::Ready(Ok(()));
         }
         if ready!(self.poll_write(cx)).is_err() {
             return Poll::Ready(Err(StreamError::Closed));
+        }
+        if self.ending {
+            // A peer that is gone already needs no farewell.
+            let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            self.ending = false;
         }
         if self.is_tls {
             return Pin::new(&mut self.io).poll_flush(cx).map_err(|_| StreamError::Closed);

@@ -233,6 +233,9 @@ pub(super) fn send_body(wire: &mut Wire, encoder: &mut Encoder, data: Bytes, end
     }
     if end {
         encoder.finish(wire.stage())?;
+        if encoder.is_ended_by_close() {
+            wire.end();
+        }
     }
     Ok(())
 }
