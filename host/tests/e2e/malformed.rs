@@ -47,6 +47,10 @@ async fn refuse(address: std::net::SocketAddr, case: &Case) {
     // A server that has answered already may have closed, too.
     let _ = client.io.shutdown().await;
     let reply = String::from_utf8(client.rest().await).unwrap();
+    // A client that ends in the middle of a body is as good as gone.
+    if case.expected == "body_truncated" && reply.is_empty() {
+        return;
+    }
     let status: u16 = reply.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
     assert!((400..600).contains(&status), "{}: {reply:?}", case.name);
     assert!(reply.contains("connection: close\r\n"), "{}: {reply:?}", case.name);

@@ -37,6 +37,7 @@ async fn after_101_bytes_go_both_ways() {
     assert!(received == large);
     drop(upstream);
     client.closes().await;
+    drop(client);
     assert_eq!(proxy.access_log(1).await[0]["response_code"], 101);
 }
 
