@@ -4,7 +4,7 @@
 SUITE = all
 # How long `make fuzz` spends on each target.
 SECONDS = 30
-# What `make run` hands to the filter runner; see `make run ARGS=--help`.
+# What `make run` hands to the filter runner, and `make bench` to a suite; see `make run ARGS=--help`, `make bench SUITE=proxy ARGS=--help`.
 ARGS =
 
 # Where tools lie that a fresh shell may not find: rustup's, those that tests/setup.sh fetched, and Go's own place.
@@ -41,9 +41,10 @@ lint: ## Check formatting, lints, documentation, licences and banned crates
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	cargo deny --log-level error check bans licenses sources
 
-bench: ## Measure, one figure a line (SUITE=wasm|all)
-	$(SETUP) rust wasm
-	cargo run --release -p weir-perf -- $(SUITE)
+bench: ## Measure, one figure a line (SUITE=wasm|proxy|all; ARGS=... for proxy)
+	$(SETUP) rust wasm $(if $(filter proxy all,$(SUITE)),peers)
+	cargo build --release -p weir-perf $(if $(filter proxy all,$(SUITE)),-p weir-proxy)
+	@cargo run -q --release -p weir-perf -- $(SUITE) $(ARGS)
 
 fuzz: ## Fuzz each target for a while (SECONDS=30)
 	$(SETUP) fuzz

