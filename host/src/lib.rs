@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod http;
+pub mod listener;
 pub mod observe;
 pub mod source;
+pub mod tls;
 pub mod upstream;
