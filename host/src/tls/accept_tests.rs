@@ -1,3 +1,5 @@
+//! Connections from the socket to their branch, with real clients.
+
 use std::future::Future;
 
 use rustls::pki_types::ServerName;

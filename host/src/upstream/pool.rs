@@ -380,7 +380,7 @@ impl HostPool {
     /// A stream of a connection that has room for one.
     fn stream(&self, server_name: Option<&str>) -> Option<H2Upstream> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|shared| !shared.handle.is_closed() && !(shared.handle.is_leaving() && shared.handle.active() == 0));
+        shared.retain(|shared| !(shared.handle.is_closed() || shared.handle.is_leaving() && shared.handle.active() == 0));
         let fits = |shared: &&Shared| shared.server_name.as_deref() == server_name && shared.handle.can_open();
         let chosen = shared.iter().filter(fits).min_by_key(|shared| shared.handle.active())?;
         chosen.used.set(Instant::now());
