@@ -10,13 +10,18 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+pub mod connection;
+pub mod exchange;
 pub mod fields;
 pub mod forwarded;
 pub mod h1;
 pub mod h2;
+pub mod h2_serve;
 pub mod known;
 pub mod path;
+pub mod service;
 
+pub use connection::Connection;
 use fields::Fields;
 
 /// One piece of a message after its head.
