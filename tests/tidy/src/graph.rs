@@ -74,6 +74,17 @@ impl Graph {
         self.packages.iter().enumerate().filter_map(|(i, p)| p.folder.as_deref().map(|folder| (i, p, folder)))
     }
 
+    /// The packages of the workspace and all that they need, for tests and builds too. What a lock file merely mentions is not among them.
+    pub fn built(&self) -> impl Iterator<Item = &Package> {
+        let mut open: Vec<usize> = self.members().map(|(member, ..)| member).collect();
+        let mut seen: BTreeSet<usize> = open.iter().copied().collect();
+        while let Some(at) = open.pop() {
+            let new = self.packages[at].dependencies.iter().map(|(next, _)| *next).filter(|next| seen.insert(*next));
+            open.extend(new.collect::<Vec<_>>());
+        }
+        self.packages.iter().enumerate().filter(move |(at, _)| seen.contains(at)).map(|(_, package)| package)
+    }
+
     /// Every package that `from` needs to be built, dev-dependencies aside, with the way to it.
     #[must_use]
     pub fn reach(&self, from: usize) -> BTreeMap<usize, Vec<usize>> {

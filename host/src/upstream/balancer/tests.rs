@@ -1,3 +1,5 @@
+//! Choices of endpoints: shares, consistency, failover, panic.
+
 use std::collections::BTreeMap;
 
 use weir_model::config;

@@ -1,3 +1,5 @@
+//! Clusters that come, change and go.
+
 use std::net::IpAddr;
 use std::sync::Mutex;
 
