@@ -264,6 +264,10 @@ impl App {
         let cache = cache.map(|path| Cache::open(path, CACHE_BYTES)).transpose()?.map(Arc::new);
         let engine = Engine::new(EngineOptions { cache, ..EngineOptions::default() })?;
         let origin = Instant::now();
+        process.max_requests.store(limits.requests.into(), Ordering::Relaxed);
+        if let Some(limit) = crate::overload::limit(limits.memory_mib) {
+            tokio::spawn(crate::overload::watch(Arc::clone(&process), limit));
+        }
         let workers = Workers::start(count, origin, process, handshakes)?;
         let secured = Arc::<Secured>::default();
         let services = Services {

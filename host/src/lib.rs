@@ -8,6 +8,7 @@ pub mod http;
 pub mod listener;
 pub mod observe;
 pub mod operator;
+pub mod overload;
 pub mod route;
 pub mod snapshot;
 pub mod source;

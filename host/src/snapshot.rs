@@ -148,7 +148,7 @@ pub struct Compiler {
 
 type Rejections = Vec<Rejection>;
 
-fn reject(kind: Kind, name: &str, reason: impl ToString) -> Rejection {
+fn reject(kind: Kind, name: &str, reason: &dyn std::fmt::Display) -> Rejection {
     Rejection::new(Key::new(kind, name), reason.to_string())
 }
 
@@ -193,7 +193,7 @@ impl Compiler {
         for (listener, _) in resources.listeners() {
             match self.listener(listener, &secrets) {
                 Ok(compiled) => listeners.push(Arc::new(compiled)),
-                Err(reason) => rejected.push(reject(Kind::Listener, &listener.name, reason)),
+                Err(reason) => rejected.push(reject(Kind::Listener, &listener.name, &reason)),
             }
         }
         if !rejected.is_empty() {
@@ -263,14 +263,14 @@ impl Compiler {
                 }
                 match resources.filter_chain(name) {
                     Some(chain) => wanted.push((chain, kind)),
-                    None => rejected.push(reject(Kind::Listener, &listener.name, format!("there is no filter chain {name:?}"))),
+                    None => rejected.push(reject(Kind::Listener, &listener.name, &format!("there is no filter chain {name:?}"))),
                 }
             }
         }
         match self.chains.load(&wanted) {
             Ok(chains) => chains,
             Err(errors) => {
-                rejected.extend(errors.into_iter().map(|(name, error)| reject(Kind::FilterChain, &name, error)));
+                rejected.extend(errors.into_iter().map(|(name, error)| reject(Kind::FilterChain, &name, &error)));
                 Vec::new()
             }
         }
@@ -373,7 +373,7 @@ fn cluster_tls(
                 }
                 compiled.insert(cluster.name.clone(), tls);
             }
-            Err(error) => rejected.push(reject(Kind::Cluster, &cluster.name, format!("tls.{error}"))),
+            Err(error) => rejected.push(reject(Kind::Cluster, &cluster.name, &format!("tls.{error}"))),
         }
     }
     compiled

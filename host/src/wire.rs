@@ -64,7 +64,8 @@ impl Wire {
         // Lets go of the worker's buffer, so that it can be used again from its start.
         self.input = BytesMut::new();
         let mut scratch = self.worker.scratch();
-        if scratch.capacity() < LEAST_ROOM {
+        // From its hot beginning, unless somebody still holds a piece of it.
+        if scratch.capacity() < READ && !scratch.try_reclaim(READ) && scratch.capacity() < LEAST_ROOM {
             scratch.reserve(READ);
         }
         let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut (&mut *scratch).limit(most));
@@ -82,6 +83,21 @@ impl Wire {
             Poll::Ready(Ok(_)) => Ok(true),
             Poll::Ready(Err(_)) => Err(()),
         }
+    }
+
+    /// Takes bytes off the front of `input`, and lets go of the buffer with the last one.
+    #[inline]
+    pub(crate) fn consume(&mut self, count: usize) {
+        if count >= self.input.len() {
+            self.input = BytesMut::new();
+        } else {
+            self.input.advance(count);
+        }
+    }
+
+    /// Its worker.
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
     }
 
     /// Keeps what is left of a read in a place of its own, if that is little: a slow sender must not keep the worker's buffer.

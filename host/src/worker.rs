@@ -47,6 +47,7 @@ pub struct Process {
     pub access_logs: Arc<AccessLogs>,
     /// Requests in progress that are allowed; 0 is no limit.
     pub max_requests: AtomicU64,
+    requests: AtomicU64,
     next_connection: AtomicU64,
 }
 
@@ -68,6 +69,7 @@ pub enum Command {
 pub struct Worker {
     id: usize,
     origin: Instant,
+    clock: Cell<Instant>,
     process: Arc<Process>,
     /// What this thread counts with.
     pub metrics: metrics::Worker,
@@ -135,9 +137,43 @@ impl Process {
             metrics,
             access_logs,
             max_requests: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             next_connection: AtomicU64::new(0),
         })
     }
+}
+
+impl Process {
+    /// Takes a place among the requests in progress. Counted only where there is a limit, for counting is shared by all workers.
+    #[must_use]
+    #[inline]
+    pub fn enter(&self) -> Entry {
+        let most = self.max_requests.load(Ordering::Relaxed);
+        if most == 0 {
+            return Entry::Free;
+        }
+        if self.requests.fetch_add(1, Ordering::Relaxed) >= most {
+            self.requests.fetch_sub(1, Ordering::Relaxed);
+            return Entry::Full;
+        }
+        Entry::Counted
+    }
+
+    /// Gives a counted place back.
+    pub fn leave(&self) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a request may be begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Yes; nobody counts.
+    Free,
+    /// Yes, and its place must be given back.
+    Counted,
+    /// No.
+    Full,
 }
 
 impl std::fmt::Debug for Worker {
@@ -153,6 +189,7 @@ impl Worker {
         let worker = Rc::new(Self {
             id,
             origin,
+            clock: Cell::new(Instant::now()),
             metrics: process.metrics.worker(),
             log: process.access_logs.worker(),
             process: Arc::clone(process),
@@ -184,11 +221,26 @@ impl Worker {
         &self.process
     }
 
-    /// Nanoseconds since the process began.
+    /// Reads the clock. Everything that runs until the next reading shares the time: whoever begins to run calls this first.
+    #[inline]
+    pub fn tick(&self) -> Instant {
+        let now = Instant::now();
+        self.clock.set(now);
+        now
+    }
+
+    /// The time of the last reading.
+    #[must_use]
+    #[inline]
+    pub fn instant(&self) -> Instant {
+        self.clock.get()
+    }
+
+    /// The same in nanoseconds since the process began.
     #[must_use]
     #[inline]
     pub fn now(&self) -> Nanos {
-        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.clock.get().saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// A number for a new connection.
@@ -365,6 +417,7 @@ impl Worker {
 
     /// Runs what is due on every filter; when to look again.
     fn run_timers(&self) -> Option<Nanos> {
+        self.tick();
         let filters: Vec<Rc<Filter>> = self.snapshot().map(|snapshot| snapshot.filters.clone()).unwrap_or_default();
         let retired = self.retired.borrow().clone();
         let next = filters.iter().chain(&retired).filter_map(|filter| filter.run_timers()).min();
@@ -386,7 +439,7 @@ impl Worker {
         loop {
             tokio::time::sleep(SWEEP).await;
             if let Some(snapshot) = self.snapshot() {
-                let now = Instant::now();
+                let now = self.tick();
                 snapshot.clusters.values().for_each(|cluster| cluster.sweep(now));
             }
         }
@@ -399,6 +452,7 @@ impl Worker {
         tokio::task::spawn_local(Rc::clone(&self.log).linger());
         let mut listening = crate::listener::accept::Listening::default();
         while let Some(command) = commands.recv().await {
+            self.tick();
             match command {
                 Command::Prepare(shared, answer) => {
                     let prepared = self.prepare(shared).map(|snapshot| *self.prepared.borrow_mut() = Some(snapshot));

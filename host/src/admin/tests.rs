@@ -1,3 +1,5 @@
+//! The pages over real sockets, with a state of their own.
+
 use std::sync::Mutex;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -257,40 +257,56 @@ fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ (ONES * u64::from(byte)), 1)
 }
 
-/// Whether nothing can have to be done: a slash, and no percent sign, backslash, dot or slash after a slash before the query; only
+/// Whether nothing can have to be done: a slash at the start, and no percent sign, backslash, dot or slash after a slash before the query; only
 /// target bytes. May say no to a path that is fine.
 #[inline]
 fn is_plain(path: &[u8]) -> bool {
-    let query = memchr::memchr(b'?', path).unwrap_or(path.len());
-    let (before, after) = path.split_at(query);
-    before.first() == Some(&b'/') && is_plain_path(before) && (after.is_empty() || is_plain_query(after))
+    if path.len() < 8 {
+        return is_plain_short(path);
+    }
+    let mut at = 0;
+    let mut after_slash = 0;
+    loop {
+        let Some(word) = path.get(at..at + 8).and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()) else { return false };
+        let word = u64::from_le_bytes(word);
+        let slashes = equal(word, b'/');
+        let query = equal(word, b'?');
+        let after_slashes = (slashes << 8 | after_slash) & (slashes | equal(word, b'.'));
+        let odd = after_slashes
+            | below(word, b'!')
+            | equal(word, 0x7f)
+            | equal(word, b'#')
+            | equal(word, b'%')
+            | equal(word, b'\\')
+            | (word & HIGHS);
+        if odd | query != 0 {
+            // What is odd after the question mark is the query's.
+            let before_query = query.wrapping_sub(1) & !query;
+            let start = at + (query.trailing_zeros() / 8) as usize;
+            return query != 0 && odd & before_query == 0 && path[0] == b'/' && is_plain_query(&path[start..]);
+        }
+        if at + 8 == path.len() {
+            return path[0] == b'/';
+        }
+        // The last bytes are looked at together with some before them, which are fine.
+        let next = (at + 8).min(path.len() - 8);
+        after_slash = u64::from(path[next - 1] == b'/') << 7;
+        at = next;
+    }
 }
 
-#[inline]
-fn is_plain_path(path: &[u8]) -> bool {
-    let mut after_slash = 0;
-    let mut words = path.chunks_exact(8);
-    for word in &mut words {
-        let word = <[u8; 8]>::try_from(word).map_or(0, u64::from_le_bytes);
-        if is_odd_word(word, &mut after_slash) {
-            return false;
+fn is_plain_short(path: &[u8]) -> bool {
+    let mut before = 0;
+    for (at, byte) in path.iter().enumerate() {
+        match byte {
+            b'?' => return at > 0 && is_plain_query(&path[at..]),
+            b'/' | b'.' if before == b'/' => return false,
+            b'%' | b'\\' | b'#' => return false,
+            b'!'..=b'~' if at > 0 || *byte == b'/' => before = *byte,
+            _ => return false,
         }
     }
-    let rest = words.remainder();
-    let mut word = [b'a'; 8];
-    for (place, byte) in word.iter_mut().zip(rest) {
-        *place = *byte;
-    }
-    !is_odd_word(u64::from_le_bytes(word), &mut after_slash)
-}
-
-/// Judges 8 bytes of a path. `after_slash` has its lowest high bit set when the byte before them is a slash.
-#[inline]
-fn is_odd_word(word: u64, after_slash: &mut u64) -> bool {
-    let slashes = equal(word, b'/');
-    let doubtful = (slashes << 8 | *after_slash) & (slashes | equal(word, b'.'));
-    *after_slash = slashes >> 56;
-    (doubtful | below(word, b'!') | equal(word, 0x7f) | equal(word, b'#') | equal(word, b'%') | equal(word, b'\\') | (word & HIGHS)) != 0
+    !path.is_empty()
 }
 
 fn is_plain_query(query: &[u8]) -> bool {

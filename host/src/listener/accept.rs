@@ -140,7 +140,25 @@ async fn serve(
     ticket: Ticket,
     _guard: ConnectionGuard,
 ) {
-    let Ok(Accepted { io, info, branch }) = accept(&listener.compiled, socket, peer, &worker.accepting).await else { return };
+    let metrics = worker.process().metrics.listener(&listener.name);
+    let Accepted { io, info, branch } = match accept(&listener.compiled, socket, peer, &worker.accepting).await {
+        Ok(accepted) => accepted,
+        Err(refusal) => {
+            if refusal.is_tls() {
+                worker.metrics.listener(&metrics, ListenerCounter::TlsFailures);
+            }
+            worker.metrics.detail(&metrics, Detailed::ConnectionRefusal, refusal.detail());
+            tracing::debug!(target: "listener", listener = &*listener.name, ?peer, "refused: {}", refusal.detail());
+            return;
+        }
+    };
+    if let Some(tls) = &info.tls {
+        worker.metrics.listener(&metrics, ListenerCounter::TlsHandshakes);
+        if tls.resumed {
+            worker.metrics.listener(&metrics, ListenerCounter::TlsResumed);
+        }
+    }
+    drop(metrics);
     let (Some(branch), Some(snapshot)) = (listener.branches.get(branch), worker.snapshot()) else { return };
     match &branch.protocol {
         Protocol::Tcp(_) => {

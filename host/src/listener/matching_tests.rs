@@ -1,3 +1,5 @@
+//! Choosing a branch, against a plain reading of the rules.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

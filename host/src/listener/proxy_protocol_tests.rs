@@ -1,3 +1,5 @@
+//! PROXY headers, whole, in pieces and broken.
+
 use proptest::prelude::*;
 
 use super::*;

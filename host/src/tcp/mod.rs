@@ -115,7 +115,7 @@ impl TcpService {
 
     /// Serves a connection until it ends.
     pub async fn serve(self: Rc<Self>, io: Io, info: ConnectionInfo, ticket: Ticket) {
-        let started = Instant::now();
+        let started = self.worker.tick();
         let local = info.local(&io);
         let info = Rc::new(info);
         self.worker.metrics.listener_level(&self.metrics, ListenerLevel::Requests, 1);

@@ -143,7 +143,8 @@ fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::clone(roots))
 }
 
-fn verifier(tls: &UpstreamTls, store: &SecretStore) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+/// Who `tls` believes a server to be.
+pub(crate) fn verifier(tls: &UpstreamTls, store: &SecretStore) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     if tls.insecure_skip_verify {
         return Ok(Arc::new(NoVerifier));
     }

@@ -1,3 +1,5 @@
+//! Handshakes with servers that should and should not be trusted.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weir_model::config::san_match::Pattern;

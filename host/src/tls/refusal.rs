@@ -99,6 +99,23 @@ refusals! {
 }
 
 impl Refusal {
+    /// Whether a handshake had begun, and failed.
+    #[must_use]
+    pub fn is_tls(self) -> bool {
+        use Refusal as R;
+        !matches!(
+            self,
+            R::NoMatchingBranch
+                | R::DetectTimeout
+                | R::DetectClosed
+                | R::ProxyProtocolInvalid
+                | R::ProxyProtocolMissing
+                | R::PlaintextOnTls
+                | R::TooManyHandshakes
+                | R::ConnectionError
+        )
+    }
+
     /// The reason behind an error of a handshake on the server's side.
     #[must_use]
     pub fn of_handshake(error: &io::Error) -> Self {

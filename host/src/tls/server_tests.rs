@@ -1,3 +1,5 @@
+//! Handshakes with clients, certificates and resumption.
+
 use std::io::{Read, Write};
 
 use rustls::pki_types::ServerName;

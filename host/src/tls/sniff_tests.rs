@@ -1,3 +1,5 @@
+//! First bytes of connections: whole, in pieces, hostile.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

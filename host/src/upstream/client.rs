@@ -98,6 +98,7 @@ impl Sending {
     }
 
     async fn start(cluster: &Rc<WorkerCluster>, head: &Fields, length: BodyLength) -> Result<Self, CallError> {
+        cluster.worker().tick();
         let now = cluster.worker().now();
         let mut attempt = cluster.attempt(&PickContext { now, ..PickContext::default() })?;
         let lease = match cluster.lease(&attempt, head, false) {

@@ -256,7 +256,7 @@ impl WorkerCluster {
             UpstreamProtocol::Negotiate => self.secures(target.endpoint()),
             UpstreamProtocol::LikeDownstream => from_http2,
         };
-        if let Some(lease) = http2.then(|| host.stream(server_name.as_deref())).flatten() {
+        if let Some(lease) = http2.then(|| host.stream(server_name.as_deref(), self.worker.instant())).flatten() {
             return Leased::Ready(Lease::H2(lease));
         }
         let may_be_http1 = !http2 || self.state.options().protocol == UpstreamProtocol::Negotiate;
@@ -294,7 +294,7 @@ impl WorkerCluster {
         if http2 {
             while let Some(ready) = host.wait() {
                 let _ = ready.await;
-                if let Some(stream) = host.stream(server_name.as_deref()) {
+                if let Some(stream) = host.stream(server_name.as_deref(), self.worker.instant()) {
                     return Ok(Lease::H2(stream));
                 }
             }
@@ -378,12 +378,12 @@ impl HostPool {
     }
 
     /// A stream of a connection that has room for one.
-    fn stream(&self, server_name: Option<&str>) -> Option<H2Upstream> {
+    fn stream(&self, server_name: Option<&str>, now: Instant) -> Option<H2Upstream> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|shared| !shared.handle.is_closed() && !(shared.handle.is_leaving() && shared.handle.active() == 0));
+        shared.retain(|shared| !(shared.handle.is_closed() || shared.handle.is_leaving() && shared.handle.active() == 0));
         let fits = |shared: &&Shared| shared.server_name.as_deref() == server_name && shared.handle.can_open();
         let chosen = shared.iter().filter(fits).min_by_key(|shared| shared.handle.active())?;
-        chosen.used.set(Instant::now());
+        chosen.used.set(now);
         chosen.handle.open()
     }
 
@@ -450,5 +450,10 @@ impl Upstream for Lease {
     #[inline]
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, StreamError>>> {
         on_both!(self, upstream => upstream.poll_frame(cx))
+    }
+
+    #[inline]
+    fn is_end(&self) -> bool {
+        on_both!(self, upstream => upstream.is_end())
     }
 }

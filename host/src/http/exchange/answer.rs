@@ -28,11 +28,18 @@ impl<D: Downstream> Exchange<'_, D> {
         match upstream.poll_frame(cx) {
             Poll::Pending => return false,
             Poll::Ready(Some(Ok(frame))) => {
-                if let Frame::Trailers(trailers) = &frame {
-                    self.response.fed = true;
-                    self.note_grpc_status(trailers.get_known(Known::GrpcStatus).map(<[u8]>::to_vec).as_deref());
+                let end = upstream.is_end();
+                match frame {
+                    Frame::Data(data) => {
+                        self.response.fed = end;
+                        self.pipe.feed_data(Side::Response, data, end);
+                    }
+                    Frame::Trailers(trailers) => {
+                        self.response.fed = true;
+                        self.note_grpc_status(trailers.get_known(Known::GrpcStatus).map(<[u8]>::to_vec).as_deref());
+                        self.pipe.feed_trailers(Side::Response, trailers);
+                    }
                 }
-                self.pipe.feed(Side::Response, frame);
             }
             Poll::Ready(None) => {
                 self.response.fed = true;
@@ -76,7 +83,7 @@ impl<D: Downstream> Exchange<'_, D> {
     fn accept_answer(&mut self, length: BodyLength) {
         let mut host = self.pipe.host_mut();
         host.has_response = true;
-        host.record.upstream_time = Some(host.record.started.elapsed());
+        host.record.upstream_time = Some(self.service.worker.instant().saturating_duration_since(host.record.started));
         if host.record.details.as_str().is_empty() {
             host.record.details = Details::Fixed("via_upstream");
         }

@@ -68,9 +68,9 @@ impl Deadlines {
     }
 
     /// What is too late, if anything.
-    pub(super) fn poll(&mut self, timer: &mut LazyTimer, cx: &mut Context<'_>) -> Poll<Late> {
+    pub(super) fn poll(&mut self, timer: &mut LazyTimer, cx: &mut Context<'_>, now: Instant) -> Poll<Late> {
         if std::mem::take(&mut self.moved) {
-            self.idle_at = self.idle.map(|idle| Instant::now() + idle);
+            self.idle_at = self.idle.map(|idle| now + idle);
         }
         let Some(deadline) = self.next() else { return Poll::Pending };
         if timer.poll(cx, Some(deadline)).is_pending() {

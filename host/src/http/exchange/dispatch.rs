@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use weir_wasm::{Output, Side};
 
 use super::failure::Failure;
@@ -48,7 +49,7 @@ pub(super) struct Try {
 /// What was tried.
 #[derive(Default)]
 pub(super) struct Tries {
-    endpoints: Vec<EndpointId>,
+    endpoints: SmallVec<[EndpointId; 4]>,
     priorities: u64,
     count: u32,
     /// Held while a retry is in progress.
@@ -283,7 +284,7 @@ impl<D: Downstream> Exchange<'_, D> {
         if let Some(timeout) = request_timeout(forward, &host.request)
             && !upgrade
         {
-            self.deadlines.response = Some(Instant::now() + timeout);
+            self.deadlines.response = Some(self.service.worker.instant() + timeout);
         }
         let limit = if forward.retry.is_some() || !forward.mirrors.is_empty() { 64 << 10 } else { 0 };
         let limit = forward.retry.as_ref().map_or(limit, |retry| retry.replay_limit);
@@ -347,7 +348,7 @@ impl<D: Downstream> Exchange<'_, D> {
             self.upstream_broke(error);
             return;
         }
-        self.deadlines.attempt = per_try.map(|timeout| Instant::now() + timeout);
+        self.deadlines.attempt = per_try.map(|timeout| self.service.worker.instant() + timeout);
         if ended {
             self.request.pending.end = false;
             route.replay.end = true;
@@ -432,7 +433,7 @@ impl<D: Downstream> Exchange<'_, D> {
         // The next try has got nothing yet, whatever this one got.
         self.request.sent = false;
         self.deadlines.attempt = None;
-        self.deadlines.retry = Some(Instant::now() + wait);
+        self.deadlines.retry = Some(self.service.worker.instant() + wait);
         true
     }
 

@@ -8,6 +8,7 @@ use crate::filter::RequestHost;
 use crate::http::fields::Known;
 use crate::observe::access_log;
 use crate::observe::metrics::{self, Detailed, ListenerLevel};
+use crate::worker::Entry;
 
 impl<D: Downstream> Exchange<'_, D> {
     pub(super) fn finish(&mut self, ended: Ended) {
@@ -15,11 +16,14 @@ impl<D: Downstream> Exchange<'_, D> {
             // What the upstream was still doing is for nobody.
             self.drop_upstream();
         }
+        if self.entry == Entry::Counted {
+            self.service.worker.process().leave();
+        }
         self.pipe.finish();
         let mut host = self.pipe.host_mut();
         let host = &mut *host;
         let (service, worker) = (&self.service, &self.service.worker);
-        let duration = host.record.started.elapsed();
+        let duration = worker.instant().saturating_duration_since(host.record.started);
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let Record { status, received, sent, .. } = host.record;
         let counted = metrics::Ended { status, duration_ms: millis, request_bytes: received, response_bytes: sent };

@@ -37,6 +37,7 @@ use super::service::HttpService;
 use super::{BodyLength, Downstream, Outgoing, ResetReason, StreamError};
 use crate::filter::RequestHost;
 use crate::timer::LazyTimer;
+use crate::worker::Entry;
 use deadlines::Deadlines;
 use dispatch::Route;
 use failure::Failure;
@@ -77,6 +78,7 @@ pub struct Exchange<'t, D: Downstream> {
     route: Option<Box<Route>>,
     is_grpc: bool,
     is_head: bool,
+    entry: Entry,
     ended: Option<Ended>,
 }
 
@@ -124,29 +126,35 @@ impl<'t, D: Downstream> Exchange<'t, D> {
         let request = RequestSide { length: body, fed: false, head_out: false, pending: Output::default(), sent: false };
         let deadlines = Deadlines::new(&service.config.timeouts, at, !body.is_none());
         let response = ResponseSide::default();
-        Self { service, down, pipe, timer, deadlines, request, response, route: None, is_grpc, is_head, ended: None }
+        Self { service, down, pipe, timer, deadlines, request, response, route: None, is_grpc, is_head, entry: Entry::Free, ended: None }
     }
 
     /// Answers a request that its version of HTTP refused: nothing of it reaches a filter before the end.
-    pub async fn refuse(mut self, status: u16, detail: &'static str) -> (D, Ended) {
+    pub async fn refuse(&mut self, status: u16, detail: &'static str) -> Ended {
         self.request.fed = true;
         self.respond(status, detail, Flags::DOWNSTREAM_PROTOCOL_ERROR, "bad request\n");
         self.go().await
     }
 
     /// Runs it to its end.
-    pub async fn run(mut self) -> (D, Ended) {
+    pub async fn run(&mut self) -> Ended {
         self.begin();
         self.go().await
     }
 
-    async fn go(mut self) -> (D, Ended) {
+    async fn go(&mut self) -> Ended {
         let ended = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.finish(ended);
-        (self.down, ended)
+        ended
+    }
+
+    /// The client's side.
+    pub fn downstream(&self) -> &D {
+        &self.down
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.service.worker.tick();
         self.pipe.host_mut().set_waker(cx.waker());
         loop {
             let mut moved = self.poll_filters();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use weir_wasm::{Chain, LocalReply, Output, Side, Stream};
 
 use crate::filter::RequestHost;
-use crate::http::Frame;
+use crate::http::fields::Fields;
 
 /// The way through.
 pub(super) enum Pipe {
@@ -121,23 +121,18 @@ impl Pipe {
         }
     }
 
-    /// A frame; trailers go to the host.
-    pub(super) fn feed(&mut self, side: Side, frame: Frame) {
-        match frame {
-            Frame::Data(data) => self.feed_data(side, data, false),
-            Frame::Trailers(trailers) => {
-                let mut host = self.host_mut();
-                match side {
-                    Side::Request => host.request_trailers = Some(trailers),
-                    Side::Response => host.response_trailers = Some(trailers),
-                }
-                drop(host);
-                match (self, side) {
-                    (Self::Bare(bare), _) => bare.waiting[side as usize].trailers = true,
-                    (Self::Filtered(stream), Side::Request) => stream.request_trailers(),
-                    (Self::Filtered(stream), Side::Response) => stream.response_trailers(),
-                }
-            }
+    /// Trailers, which end the message.
+    pub(super) fn feed_trailers(&mut self, side: Side, trailers: Box<Fields>) {
+        let mut host = self.host_mut();
+        match side {
+            Side::Request => host.request_trailers = Some(trailers),
+            Side::Response => host.response_trailers = Some(trailers),
+        }
+        drop(host);
+        match (self, side) {
+            (Self::Bare(bare), _) => bare.waiting[side as usize].trailers = true,
+            (Self::Filtered(stream), Side::Request) => stream.request_trailers(),
+            (Self::Filtered(stream), Side::Response) => stream.response_trailers(),
         }
     }
 

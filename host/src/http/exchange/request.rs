@@ -11,7 +11,8 @@ use super::record::Flags;
 use super::{Downstream, Exchange};
 use crate::http::fields::Known;
 use crate::http::path::Normalized;
-use crate::http::{BodyLength, StreamError};
+use crate::http::{BodyLength, Frame, StreamError};
+use crate::worker::Entry;
 
 impl<D: Downstream> Exchange<'_, D> {
     /// What every request meets before its filters.
@@ -26,7 +27,9 @@ impl<D: Downstream> Exchange<'_, D> {
         if judged == Ok(Normalized::Changed) {
             host.request.set_known(Known::Path, &path);
         }
-        let shed = service.worker.is_overloaded() && !service.config.is_exempt(host.request.path());
+        self.entry = service.worker.process().enter();
+        let full = service.worker.is_overloaded() || self.entry == Entry::Full;
+        let shed = full && !service.config.is_exempt(host.request.path());
         drop(host);
         match judged {
             Err(error) => return self.fail(Failure::BadRequest(error.detail())),
@@ -47,14 +50,17 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         match self.down.poll_frame(cx) {
             Poll::Pending => return false,
-            Poll::Ready(Some(Ok(frame))) => {
-                if let crate::http::Frame::Data(data) = &frame {
+            Poll::Ready(Some(Ok(frame))) => match frame {
+                Frame::Data(data) => {
+                    self.request.fed = self.down.is_end();
                     self.pipe.host_mut().record.received += data.len() as u64;
-                } else {
-                    self.request.fed = true;
+                    self.pipe.feed_data(Side::Request, data, self.request.fed);
                 }
-                self.pipe.feed(Side::Request, frame);
-            }
+                Frame::Trailers(trailers) => {
+                    self.request.fed = true;
+                    self.pipe.feed_trailers(Side::Request, trailers);
+                }
+            },
             Poll::Ready(None) => {
                 self.request.fed = true;
                 self.pipe.feed_data(Side::Request, Bytes::new(), true);
@@ -89,7 +95,7 @@ impl<D: Downstream> Exchange<'_, D> {
 
     /// Handles what is too late. Whether anything was.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(late) = self.deadlines.poll(self.timer, cx) else { return false };
+        let Poll::Ready(late) = self.deadlines.poll(self.timer, cx, self.service.worker.instant()) else { return false };
         match late {
             Late::Delay => {
                 self.pipe.host_mut().delayed_until = None;

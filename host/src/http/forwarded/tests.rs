@@ -1,3 +1,5 @@
+//! Who a client is taken for, and what of its claims goes on.
+
 use super::*;
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));

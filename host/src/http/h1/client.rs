@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::body::{Decoded, Decoder, Encoder};
 use super::encode::{self, RequestOut};
@@ -88,8 +87,9 @@ impl Drop for H1Upstream {
         let complete = self.answered && self.keep_alive && self.decoder.is_end() && self.encoder.is_end() && connection.wire.waiting() == 0;
         let most = self.target.cluster().options().max_requests_per_connection;
         if complete && connection.wire.input.is_empty() && (most == 0 || connection.requests < most) {
+            let now = connection.wire.worker().instant();
             connection.wire.rest();
-            self.target.local().give_back(connection, self.server_name.take(), Instant::now());
+            self.target.local().give_back(connection, self.server_name.take(), now);
         }
     }
 }
@@ -159,7 +159,7 @@ impl Upstream for H1Upstream {
                     Err(refusal) => return Poll::Ready(Err(StreamError::Protocol(refusal.detail()))),
                     Ok(None) => {}
                     Ok(Some(found)) => {
-                        connection.wire.input.advance(found.consumed);
+                        connection.wire.consume(found.consumed);
                         if found.is_informational() {
                             return Poll::Ready(Ok(BodyLength::None));
                         }
@@ -184,6 +184,11 @@ impl Upstream for H1Upstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, StreamError>>> {
         let Some(connection) = self.connection.as_deref_mut() else { return Poll::Ready(Some(Err(StreamError::Closed))) };
         poll_body(&mut connection.wire, &mut self.decoder, cx)
+    }
+
+    #[inline]
+    fn is_end(&self) -> bool {
+        self.decoder.is_end()
     }
 }
 
@@ -217,7 +222,10 @@ pub(super) fn poll_body(wire: &mut Wire, decoder: &mut Decoder, cx: &mut Context
     loop {
         match decoder.decode(&mut wire.input) {
             Err(error) => return Poll::Ready(Some(Err(error.into()))),
-            Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Ok(Decoded::Frame(frame)) => {
+                wire.consume(0);
+                return Poll::Ready(Some(Ok(frame)));
+            }
             Ok(Decoded::End) => return Poll::Ready(None),
             Ok(Decoded::More) => {}
         }

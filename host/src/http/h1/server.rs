@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::body::{Decoder, Encoder};
 use super::client::{poll_body, send_body};
@@ -111,8 +111,8 @@ impl Http1 {
                         match self.parser.parse(&self.wire.input, self.scheme, &self.limits, fields) {
                             Err(refusal) => return Poll::Ready(Head::Refused(refusal)),
                             Ok(Some(head)) => {
-                                self.wire.input.advance(head.consumed);
-                                return Poll::Ready(Head::Request(head, Instant::now()));
+                                self.wire.consume(head.consumed);
+                                return Poll::Ready(Head::Request(head, service.worker.tick()));
                             }
                             Ok(None) => {}
                         }
@@ -129,7 +129,7 @@ impl Http1 {
                     if self.connection.is_leaving() && !is_first {
                         return Poll::Ready(Head::Over);
                     }
-                    let idle = *idle_until.get_or_insert_with(|| Instant::now() + timeouts.idle.unwrap_or(FOREVER));
+                    let idle = *idle_until.get_or_insert_with(|| service.worker.instant() + timeouts.idle.unwrap_or(FOREVER));
                     earliest(Some(idle), end_of_life)
                 } else {
                     Some(*head_until.get_or_insert_with(|| Instant::now() + timeouts.request_headers.min(FOREVER)))
@@ -172,7 +172,9 @@ impl Http1 {
             sent_head: false,
         };
         let arrived = Arrived { head: fields, body, at };
-        let (down, ended) = Exchange::new(&self.connection, arrived, down, &mut self.timer).run().await;
+        let mut exchange = Exchange::new(&self.connection, arrived, down, &mut self.timer);
+        let ended = exchange.run().await;
+        let down = exchange.downstream();
         ended == Ended::Complete && down.keep_alive && down.encoder.is_end()
     }
 
@@ -274,6 +276,11 @@ impl Downstream for H1Downstream<'_> {
             return Poll::Ready(Some(Err(error)));
         }
         poll_body(self.wire, &mut self.decoder, cx)
+    }
+
+    #[inline]
+    fn is_end(&self) -> bool {
+        self.decoder.is_end()
     }
 
     fn send_informational(&mut self, head: &Fields) -> Result<(), StreamError> {

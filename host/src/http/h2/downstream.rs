@@ -66,6 +66,11 @@ impl Downstream for H2Downstream {
         self.receiver.poll_frame(cx)
     }
 
+    /// Says no: the end is found when the next piece is asked for, which also gives the window back.
+    fn is_end(&self) -> bool {
+        false
+    }
+
     fn send_informational(&mut self, head: &Fields) -> Result<(), StreamError> {
         let response = convert::informational(head, &self.values)?;
         self.respond.send_informational(response).map_err(|error| stream_error(&error))

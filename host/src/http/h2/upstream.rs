@@ -138,4 +138,9 @@ impl Upstream for H2Upstream {
             Response::NotAsked | Response::Awaited(_) => Poll::Ready(Some(Err(StreamError::Closed))),
         }
     }
+
+    /// Says no: the end is found when the next piece is asked for, which also gives the window back.
+    fn is_end(&self) -> bool {
+        false
+    }
 }

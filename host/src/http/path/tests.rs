@@ -1,3 +1,5 @@
+//! Spellings of one path, and what becomes of each.
+
 use proptest::prelude::*;
 
 use super::*;

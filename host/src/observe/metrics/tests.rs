@@ -1,3 +1,5 @@
+//! Counters from several threads, and their text.
+
 use weir_wasm::metrics::{MetricKind, MetricLimits, MetricSet};
 use weir_wasm::stats::{BindingStats, Callback};
 

@@ -11,10 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
+use rustls::client::danger::ServerCertVerifier;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
@@ -22,10 +19,12 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
-use weir_model::config::{DataSource, UpstreamTls, data_source, secret};
+use weir_model::config::{DataSource, Secret, UpstreamTls, data_source, secret};
 use weir_model::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use super::super::Resources;
+use crate::tls::client;
+use crate::tls::store::{SecretError, SecretStore};
 
 /// Where discovery is served.
 pub const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -105,8 +104,10 @@ impl Grpcs {
             if let Some(identity) = self.identity(&tls)? {
                 config = config.identity(identity);
             }
-            let verifier = self.verifier(&tls)?;
-            endpoint = endpoint.tls_config_with_verifier(config, verifier).map_err(|error| causes(&error))?;
+            if tls.insecure_skip_verify {
+                tracing::warn!(controller = address, "the controller is not verified: discovery.tls.insecureSkipVerify");
+            }
+            endpoint = endpoint.tls_config_with_verifier(config, self.verifier(&tls)?).map_err(|error| causes(&error))?;
         }
         Ok((endpoint, self.token()?))
     }
@@ -121,6 +122,15 @@ impl Grpcs {
         Ok(Some(value))
     }
 
+    /// The verifier that upstreams with these settings would have.
+    fn verifier(&self, tls: &UpstreamTls) -> Result<Arc<dyn ServerCertVerifier>, String> {
+        let roots = self.secrets.secret(&tls.trust_roots).map(|secret| Secret::clone(secret));
+        let file = |path: &str| read(path).map_err(std::io::Error::other);
+        let store = SecretStore::build(roots.as_slice(), &file);
+        let text = |errors: Vec<SecretError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        client::verifier(tls, &store.map_err(text)?).map_err(|error| format!("discovery.tls.{error}"))
+    }
+
     fn identity(&self, tls: &UpstreamTls) -> Result<Option<Identity>, String> {
         if tls.certificate.is_empty() {
             return Ok(None);
@@ -131,30 +141,6 @@ impl Grpcs {
             source.as_ref().ok_or_else(|| format!("secret {:?} is not whole", tls.certificate)).and_then(bytes)
         };
         Ok(Some(Identity::from_pem(part(&pair.certificate_chain)?, part(&pair.private_key)?)))
-    }
-
-    fn verifier(&self, tls: &UpstreamTls) -> Result<Arc<dyn rustls::client::danger::ServerCertVerifier>, String> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        if tls.trust_roots.is_empty() {
-            let native = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(native.certs);
-        } else {
-            let secret = self.secrets.secret(&tls.trust_roots).ok_or_else(|| format!("no secret is called {:?}", tls.trust_roots))?;
-            let Some(secret::Kind::TrustRoots(trust)) = &secret.kind else {
-                return Err(format!("secret {:?} holds no roots", tls.trust_roots));
-            };
-            let pem = trust.certificates.as_ref().ok_or_else(|| format!("secret {:?} holds no roots", tls.trust_roots)).and_then(bytes)?;
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let certificate = certificate.map_err(|error| format!("secret {:?}: {error}", tls.trust_roots))?;
-                roots.add(certificate).map_err(|error| format!("secret {:?}: {error}", tls.trust_roots))?;
-            }
-        }
-        if roots.is_empty() {
-            return Err("there are no trusted roots to verify the controller with".into());
-        }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        verifier.map(|verifier| verifier as _).map_err(|error| error.to_string())
     }
 }
 

@@ -1,3 +1,5 @@
+//! Files and folders that change while they are followed.
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;

@@ -22,6 +22,7 @@ use super::{
 mod abuse;
 mod frames;
 mod heads;
+mod meters;
 mod streams;
 mod upstreams;
 

@@ -5,12 +5,13 @@ use std::sync::Mutex;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use tonic::Status;
+use weir_model::config::{SanMatch, TrustRoots, UpstreamTls, san_match};
 use weir_model::discovery::DeltaDiscoveryRequest;
 
 use super::super::{Responses, disk};
 use super::server::Server;
 use super::*;
-use crate::source::Provenance;
+use crate::source::{Entry, Provenance, Value};
 
 /// No controller answers; the moments of the attempts are written down.
 #[derive(Clone, Default)]
@@ -185,4 +186,52 @@ async fn what_is_too_much_is_refused_by_name() {
     assert_eq!(update.resources.cluster("a").unwrap().metadata["v"], "2");
     let detail = peer.answer(Kind::Cluster, "c").await;
     assert!(detail.contains("the name is longer than 16 bytes") && detail.contains("Cluster/c: more than 2 resources"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_an_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start_unix(&folder.path().join("controller.sock"));
+    let _proxy = Proxy::start(options(&[&server.address]), plain());
+    server.peer().await.greeted().await;
+}
+
+/// The secrets `roots` and `me`, and a transport that uses them.
+fn secured(roots: &str, certificate: &str, key: &str, names: Vec<SanMatch>) -> Grpcs {
+    let source = |text: &str| Some(DataSource { source: Some(data_source::Source::Inline(text.into())) });
+    let trust = TrustRoots { certificates: source(roots), revocation_lists: None };
+    let pair = KeyPair { certificate_chain: source(certificate), private_key: source(key), ocsp: None };
+    let secrets = [("roots", secret::Kind::TrustRoots(trust)), ("me", secret::Kind::KeyPair(pair))];
+    let entry = |(name, kind): (&str, secret::Kind)| Entry {
+        value: Value::Secret(Arc::new(Secret { name: name.into(), kind: Some(kind) })),
+        version: "1".into(),
+        origin: "test".into(),
+    };
+    let tls = UpstreamTls { trust_roots: "roots".into(), certificate: "me".into(), names, ..UpstreamTls::default() };
+    Grpcs { tls: Some(tls), secrets: secrets.into_iter().map(entry).collect(), ..plain() }
+}
+
+#[tokio::test]
+async fn a_controller_is_verified_over_tls_and_verifies() {
+    let made = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let (controller, proxy, stranger) = (made("localhost"), made("proxy"), made("localhost"));
+    let (certificate, key) = (controller.cert.pem(), controller.signing_key.serialize_pem());
+    let mut server = Server::start_tls(&certificate, &key, &proxy.cert.pem()).await;
+    let address = server.address.clone();
+    let client = |roots: &str, names| secured(roots, &proxy.cert.pem(), &proxy.signing_key.serialize_pem(), names);
+    let name = |exact: &str| SanMatch { pattern: Some(san_match::Pattern::Exact(exact.into())), ..SanMatch::default() };
+
+    for (transport, reason) in [
+        (client(&stranger.cert.pem(), vec![]), "certificate"),
+        (client(&certificate, vec![name("other")]), "certificate"),
+        (Grpcs { secrets: Resources::default(), ..client(&certificate, vec![]) }, "no secret"),
+    ] {
+        let refused = Proxy::start(options(&[&address]), transport);
+        let mut status = refused.hub.status();
+        let failed = |status: &[crate::source::SourceStatus; 2]| status[1].message.contains(": ");
+        let seen = tokio::time::timeout(LONG, status.wait_for(failed)).await.expect("no failure").unwrap()[1].message.clone();
+        assert!(seen.contains(reason), "{seen}");
+    }
+    let _proxy = Proxy::start(options(&[&address]), client(&certificate, vec![name("localhost")]));
+    server.peer().await.greeted().await;
 }

@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use weir_model::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -83,12 +84,31 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::start_on("http", tonic::transport::Server::builder()).await
+    }
+
+    /// Over TLS, for `localhost` with this certificate and key, for clients that these roots know.
+    pub(super) async fn start_tls(certificate: &str, key: &str, roots: &str) -> Self {
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)).client_ca_root(Certificate::from_pem(roots));
+        Self::start_on("https", tonic::transport::Server::builder().tls_config(tls).unwrap()).await
+    }
+
+    async fn start_on(scheme: &str, mut server: tonic::transport::Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let address = format!("{scheme}://localhost:{}", listener.local_addr().unwrap().port());
         let (sender, peers) = mpsc::channel(16);
-        let server = tonic::transport::Server::builder().add_service(Service(sender));
-        let task = tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+        let router = server.add_service(Service(sender));
+        let task = tokio::spawn(async move { router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
         Self { address, peers, task }
+    }
+
+    /// On a Unix socket.
+    pub(super) fn start_unix(path: &std::path::Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let (sender, peers) = mpsc::channel(16);
+        let router = tonic::transport::Server::builder().add_service(Service(sender));
+        let task = tokio::spawn(async move { router.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap() });
+        Self { address: format!("unix:{}", path.display()), peers, task }
     }
 
     /// The next stream of a proxy.
