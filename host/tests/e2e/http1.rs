@@ -37,7 +37,9 @@ async fn chunks_and_trailers_pass_both_ways() {
     .await;
     let proxy = Proxy::start(&to_origin(origin.address)).await;
     let mut client = proxy.client().await;
-    client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n3;ext=1\r\ntwo\r\n0\r\nx-check: ok\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n3;ext=1\r\ntwo\r\n0\r\nx-check: ok\r\n\r\n")
+        .await;
     let response = client.message().await;
     assert_eq!(response.text(), "abcdefg");
     assert_eq!(response.trailers, [("x-sum".into(), "7".into())]);
@@ -120,7 +122,8 @@ async fn a_slow_origin_slows_the_client_down() {
     let chunk = vec![b'x'; 64 << 10];
     let mut sent = 0;
     while sent < SIZE {
-        let room = tokio::time::timeout(std::time::Duration::from_millis(500), tokio::io::AsyncWriteExt::write(&mut client.io, &chunk)).await;
+        let room =
+            tokio::time::timeout(std::time::Duration::from_millis(500), tokio::io::AsyncWriteExt::write(&mut client.io, &chunk)).await;
         let Ok(written) = room else { break };
         sent += written.unwrap();
     }

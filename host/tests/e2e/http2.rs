@@ -39,7 +39,11 @@ async fn streams_of_one_connection_run_side_by_side() {
 async fn a_body_with_trailers_reaches_an_http1_origin() {
     let origin = Answering::new(|request| {
         let sum = &request.trailers[0].1;
-        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\nx-sum: {sum}\r\n\r\n", request.body.len(), request.text())
+        format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\nx-sum: {sum}\r\n\r\n",
+            request.body.len(),
+            request.text()
+        )
     })
     .await;
     let proxy = Proxy::start(&to_origin(origin.address)).await;

@@ -11,10 +11,13 @@ async fn with(action: Value, origins: &[&Answering]) -> Proxy {
 
 #[tokio::test]
 async fn answers_of_the_proxy_itself() {
-    let proxy = Proxy::start(&config(json!({ "name": "hello", "respond": { "status": 418, "body": "hi", "contentType": "text/x" } }), json!([]))).await;
+    let proxy =
+        Proxy::start(&config(json!({ "name": "hello", "respond": { "status": 418, "body": "hi", "contentType": "text/x" } }), json!([])))
+            .await;
     let response = proxy.get("/").await;
     assert_eq!((response.status(), response.text(), response.header("content-type")), (418, "hi", Some("text/x")));
-    let redirect = json!({ "redirect": { "scheme": "https", "port": 8443, "status": 308, "path": { "prefix": { "from": "/old", "to": "/new" } } } });
+    let redirect =
+        json!({ "redirect": { "scheme": "https", "port": 8443, "status": 308, "path": { "prefix": { "from": "/old", "to": "/new" } } } });
     let proxy = Proxy::start(&config(redirect, json!([]))).await;
     let response = proxy.get("/old/x?q=1").await;
     assert_eq!((response.status(), response.header("location")), (308, Some("https://example.com:8443/new/x?q=1")));

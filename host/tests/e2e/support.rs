@@ -168,15 +168,16 @@ impl Drop for Proxy {
 
 /// A configuration with one listener, `web`, and one action.
 pub(crate) fn config(action: Value, clusters: Value) -> Value {
-    json!({
+    let mut config = json!({
         "admin": { "address": "127.0.0.1:0" },
         "workers": 1,
         "listeners": [{ "name": "web", "address": "127.0.0.1:0", "branches": [{ "http": {
-            "defaultAction": action,
             "accessLog": { "path": "access.log", "format": "json" },
         } }] }],
-        "clusters": clusters,
-    })
+    });
+    http(&mut config)["defaultAction"] = action;
+    config["clusters"] = clusters;
+    config
 }
 
 /// The `http` part of the listener `web`.
@@ -197,8 +198,8 @@ pub(crate) fn to_origin(origin: SocketAddr) -> Value {
 
 /// An action that forwards to the cluster `origin`, with `more` about it.
 pub(crate) fn forward(more: Value) -> Value {
-    let mut forward = json!({ "clusters": [{ "name": "origin" }] });
-    forward.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut forward = more;
+    forward["clusters"] = json!([{ "name": "origin" }]);
     json!({ "name": "all", "forward": forward })
 }
 
