@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir_model::config::{self, branch};
 use weir_model::resource::Kind;
@@ -89,20 +89,33 @@ pub enum Protocol {
     Tcp(Arc<TcpOptions>),
 }
 
-/// The sockets of an address, dealt out to workers.
+/// The sockets of an address, dealt out to workers. Whoever holds an old snapshot holds this, so closing does not wait for the last of them: a
+/// socket that is open but accepted from by nobody lets its clients wait in vain.
 #[derive(Debug)]
-pub struct Sockets(Vec<Vec<ListenSocket>>);
+pub struct Sockets(Mutex<Vec<Vec<ListenSocket>>>);
 
 impl Sockets {
-    /// Those of one worker.
-    #[must_use]
-    pub fn of_worker(&self, worker: usize) -> &[ListenSocket] {
-        self.0.get(worker).map_or(&[], Vec::as_slice)
+    fn dealt(&self) -> MutexGuard<'_, Vec<Vec<ListenSocket>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All, for a successor.
-    pub fn all(&self) -> impl Iterator<Item = &ListenSocket> {
-        self.0.iter().flatten()
+    /// Those of one worker.
+    ///
+    /// # Errors
+    /// When there can be no further descriptor.
+    pub fn of_worker(&self, worker: usize) -> std::io::Result<Vec<ListenSocket>> {
+        self.dealt().get(worker).into_iter().flatten().map(ListenSocket::try_clone).collect()
+    }
+
+    /// The address with its real port.
+    #[must_use]
+    pub fn address(&self) -> Option<ListenAddress> {
+        self.dealt().iter().flatten().next()?.address().ok()
+    }
+
+    /// Listens no more, as soon as no worker accepts.
+    pub fn close(&self) {
+        self.dealt().clear();
     }
 }
 
@@ -220,8 +233,13 @@ impl Compiler {
 
     /// `snapshot` serves: what only older ones needed is let go.
     pub fn committed(&mut self, snapshot: &Arc<Snapshot>) {
-        let in_use = |sockets: &Arc<Sockets>| snapshot.listeners.iter().any(|listener| Arc::ptr_eq(&listener.sockets, sockets));
-        self.sockets.retain(|_, sockets| in_use(sockets));
+        self.sockets.retain(|_, sockets| {
+            let in_use = snapshot.listeners.iter().any(|listener| Arc::ptr_eq(&listener.sockets, sockets));
+            if !in_use {
+                sockets.close();
+            }
+            in_use
+        });
         self.inherited.clear();
         self.last = Some(Arc::clone(snapshot));
     }
@@ -288,7 +306,7 @@ impl Compiler {
         let transparent = listener.original_destination() == config::OriginalDestination::Transparent;
         let options = SocketOptions::new(listener.tcp.as_ref(), transparent);
         let sockets = self.bind(&listener.address, &options)?;
-        let bound = sockets.all().next().and_then(|socket| socket.address().ok());
+        let bound = sockets.address();
         if let Some(ListenAddress::Tcp(address)) = &bound {
             compiled.set_port(address.port());
         }
@@ -336,7 +354,7 @@ impl Compiler {
             _ => bind(&parsed, options, self.workers).map_err(|error| format!("address: cannot listen on {address}: {error}"))?,
         };
         let dealt = deal(sockets, self.workers).map_err(|error| format!("address: {error}"))?;
-        let sockets = Arc::new(Sockets(dealt));
+        let sockets = Arc::new(Sockets(Mutex::new(dealt)));
         self.sockets.insert(address.to_owned(), Arc::clone(&sockets));
         Ok(sockets)
     }

@@ -474,6 +474,9 @@ impl Worker {
                 Command::Drain => {
                     self.draining.set(true);
                     listening.stop();
+                    if let Some(snapshot) = self.snapshot() {
+                        snapshot.shared.listeners.iter().for_each(|listener| listener.sockets.close());
+                    }
                     self.wake_connections();
                 }
                 Command::Stop => break,

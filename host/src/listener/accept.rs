@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The listeners of a worker that accept.
 #[derive(Default)]
 pub struct Listening {
-    running: HashMap<(Arc<str>, String), AbortHandle>,
+    running: HashMap<(Arc<str>, String), Vec<AbortHandle>>,
 }
 
 impl Listening {
@@ -33,10 +33,10 @@ impl Listening {
     pub fn update(&mut self, worker: &Rc<Worker>, snapshot: &Snapshot) {
         let key = |listener: &SnapshotListener| (Arc::clone(&listener.name), listener.bound.clone());
         let wanted: Vec<_> = snapshot.listeners.iter().map(|listener| key(listener)).collect();
-        self.running.retain(|known, task| {
+        self.running.retain(|known, tasks| {
             let stays = wanted.contains(known);
             if !stays {
-                task.abort();
+                tasks.iter().for_each(AbortHandle::abort);
             }
             stays
         });
@@ -44,21 +44,21 @@ impl Listening {
             if self.running.contains_key(&key(listener)) {
                 continue;
             }
-            for socket in listener.sockets.of_worker(worker.id()) {
-                match socket.try_clone() {
-                    Ok(socket) => {
-                        let task = tokio::task::spawn_local(listen(Rc::clone(worker), Arc::clone(&listener.name), socket));
-                        self.running.insert(key(listener), task.abort_handle());
-                    }
-                    Err(error) => tracing::error!(target: "listener", listener = &*listener.name, "cannot use the socket: {error}"),
+            let sockets = match listener.sockets.of_worker(worker.id()) {
+                Ok(sockets) => sockets,
+                Err(error) => {
+                    tracing::error!(target: "listener", listener = &*listener.name, "cannot use the socket: {error}");
+                    continue;
                 }
-            }
+            };
+            let start = |socket| tokio::task::spawn_local(listen(Rc::clone(worker), Arc::clone(&listener.name), socket)).abort_handle();
+            self.running.insert(key(listener), sockets.into_iter().map(start).collect());
         }
     }
 
     /// Stops all.
     pub fn stop(&mut self) {
-        self.running.drain().for_each(|(_, task)| task.abort());
+        self.running.drain().flat_map(|(_, tasks)| tasks).for_each(|task| task.abort());
     }
 }
 

@@ -87,11 +87,35 @@ async fn a_drain_finishes_what_is_under_way() {
     upstream.message().await;
     proxy.signal(Signal::TERM);
     idle.closes().await;
+    until("no more connections", async || tokio::net::TcpStream::connect(address).await.is_err().then_some(())).await;
     upstream.send(ok("finished")).await;
     let response = busy.message().await;
     assert_eq!((response.text(), response.header("connection")), ("finished", Some("close")));
     busy.closes().await;
     assert_eq!(proxy.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_listener_that_is_gone_listens_no_more() {
+    let origin = Origin::bind().await;
+    let mut config = to_origin(origin.address);
+    let mut second = config["listeners"][0].clone();
+    second["name"] = "second".into();
+    // Listeners on port 0 would share one socket.
+    second["address"] = "[::1]:0".into();
+    config["listeners"].as_array_mut().unwrap().push(second);
+    let proxy = Proxy::start(&config).await;
+    let address = proxy.address("second").await;
+    let mut busy = Peer::connect(address).await;
+    busy.send(get("/")).await;
+    let mut upstream = origin.accept().await;
+    upstream.message().await;
+    config["listeners"].as_array_mut().unwrap().pop();
+    proxy.rewrite(&config);
+    until("no more connections", async || tokio::net::TcpStream::connect(address).await.is_err().then_some(())).await;
+    upstream.send(ok("finished")).await;
+    let response = busy.message().await;
+    assert_eq!((response.text(), response.header("connection")), ("finished", Some("close")));
 }
 
 #[tokio::test]
