@@ -43,13 +43,15 @@ pub(crate) struct Wire {
     queued: usize,
     worker: Rc<Worker>,
     is_tls: bool,
+    /// Nothing follows what is queued: the peer is to be told.
+    ending: bool,
 }
 
 impl Wire {
     pub(crate) fn new(io: Io, worker: &Rc<Worker>) -> Self {
         let is_tls = matches!(io, Io::Tls(_));
         let (input, queue, staged) = (BytesMut::new(), VecDeque::new(), Vec::new());
-        Self { io, input, queue, staged, written: 0, queued: 0, worker: Rc::clone(worker), is_tls }
+        Self { io, input, queue, staged, written: 0, queued: 0, worker: Rc::clone(worker), is_tls, ending: false }
     }
 
     /// Reads more into `input`; 0 is the end.
@@ -153,16 +155,26 @@ impl Wire {
 
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        if self.waiting() == 0 && !self.is_tls {
+        if self.waiting() == 0 && !self.is_tls && !self.ending {
             return Poll::Ready(Ok(()));
         }
         if ready!(self.poll_write(cx)).is_err() {
             return Poll::Ready(Err(StreamError::Closed));
         }
-        if self.is_tls {
-            return Pin::new(&mut self.io).poll_flush(cx).map_err(|_| StreamError::Closed);
+        if self.is_tls && ready!(Pin::new(&mut self.io).poll_flush(cx)).is_err() {
+            return Poll::Ready(Err(StreamError::Closed));
+        }
+        if self.ending {
+            // A peer that is gone already needs no farewell.
+            let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            self.ending = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Ends this direction once everything was written: the other one goes on.
+    pub(crate) fn end(&mut self) {
+        self.ending = true;
     }
 
     /// Writes until nothing waits.

@@ -105,7 +105,11 @@ impl Outgoing for H1Upstream {
 
     fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), StreamError> {
         let connection = self.connection.as_deref_mut().ok_or(StreamError::Closed)?;
-        send_body(&mut connection.wire, &mut self.encoder, data, end)
+        send_body(&mut connection.wire, &mut self.encoder, data, end)?;
+        if end && matches!(self.asked, Asked::Upgrade | Asked::Connect) {
+            connection.wire.end();
+        }
+        Ok(())
     }
 
     fn send_trailers(&mut self, trailers: &Fields) -> Result<(), StreamError> {

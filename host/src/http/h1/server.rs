@@ -170,6 +170,7 @@ impl Http1 {
             expects: head.expect_continue,
             connection: &self.connection,
             sent_head: false,
+            tunnel: false,
         };
         let arrived = Arrived { head: fields, body, at };
         let mut exchange = Exchange::new(&self.connection, arrived, down, &mut self.timer);
@@ -191,6 +192,7 @@ impl Http1 {
             expects: false,
             connection: &self.connection,
             sent_head: false,
+            tunnel: false,
         };
         let arrived = Arrived { head: fields, body: BodyLength::None, at: Instant::now() };
         Exchange::new(&self.connection, arrived, down, &mut self.timer).refuse(status, detail).await;
@@ -238,6 +240,7 @@ struct H1Downstream<'c> {
     expects: bool,
     connection: &'c Connection,
     sent_head: bool,
+    tunnel: bool,
 }
 
 impl Outgoing for H1Downstream<'_> {
@@ -247,7 +250,11 @@ impl Outgoing for H1Downstream<'_> {
     }
 
     fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), StreamError> {
-        send_body(self.wire, &mut self.encoder, data, end)
+        send_body(self.wire, &mut self.encoder, data, end)?;
+        if end && self.tunnel {
+            self.wire.end();
+        }
+        Ok(())
     }
 
     fn send_trailers(&mut self, trailers: &Fields) -> Result<(), StreamError> {
@@ -300,6 +307,7 @@ impl Downstream for H1Downstream<'_> {
         let framing = encode::response(head, say, self.wire.stage())?;
         self.keep_alive &= !matches!(framing, Framing::UntilClose | Framing::Tunnel);
         self.sent_head = true;
+        self.tunnel = framing == Framing::Tunnel;
         self.encoder = Encoder::new(framing);
         Ok(())
     }
