@@ -41,17 +41,17 @@ pub(crate) struct Wire {
     /// How much of `staged` was written.
     written: usize,
     queued: usize,
+    /// The other side learns that nothing more comes, once everything is written.
+    ending: bool,
     worker: Rc<Worker>,
     is_tls: bool,
-    /// Nothing follows what is queued: the peer is to be told.
-    ending: bool,
 }
 
 impl Wire {
     pub(crate) fn new(io: Io, worker: &Rc<Worker>) -> Self {
         let is_tls = matches!(io, Io::Tls(_));
         let (input, queue, staged) = (BytesMut::new(), VecDeque::new(), Vec::new());
-        Self { io, input, queue, staged, written: 0, queued: 0, worker: Rc::clone(worker), is_tls, ending: false }
+        Self { io, input, queue, staged, written: 0, queued: 0, ending: false, worker: Rc::clone(worker), is_tls }
     }
 
     /// Reads more into `input`; 0 is the end.
@@ -135,6 +135,11 @@ impl Wire {
         self.queue.push_back(data);
     }
 
+    /// Nothing more will be pushed or staged: closes this direction after what waits. The other one goes on.
+    pub(crate) fn end(&mut self) {
+        self.ending = true;
+    }
+
     /// Bytes that wait to be written.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
@@ -161,20 +166,15 @@ impl Wire {
         if ready!(self.poll_write(cx)).is_err() {
             return Poll::Ready(Err(StreamError::Closed));
         }
-        if self.is_tls && ready!(Pin::new(&mut self.io).poll_flush(cx)).is_err() {
-            return Poll::Ready(Err(StreamError::Closed));
-        }
         if self.ending {
             // A peer that is gone already needs no farewell.
             let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
             self.ending = false;
         }
+        if self.is_tls {
+            return Pin::new(&mut self.io).poll_flush(cx).map_err(|_| StreamError::Closed);
+        }
         Poll::Ready(Ok(()))
-    }
-
-    /// Ends this direction once everything was written: the other one goes on.
-    pub(crate) fn end(&mut self) {
-        self.ending = true;
     }
 
     /// Writes until nothing waits.

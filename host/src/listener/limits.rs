@@ -56,7 +56,6 @@ impl ConnectionCount {
             self.refused.fetch_add(1, Relaxed);
             return false;
         }
-        self.accepted.fetch_add(1, Relaxed);
         true
     }
 }
@@ -83,9 +82,10 @@ pub fn admit(process: &Arc<ConnectionCount>, listener: &Arc<ConnectionCount>) ->
     }
     if !process.enter() {
         listener.open.fetch_sub(1, Relaxed);
-        listener.accepted.fetch_sub(1, Relaxed);
         return None;
     }
+    process.accepted.fetch_add(1, Relaxed);
+    listener.accepted.fetch_add(1, Relaxed);
     Some(ConnectionGuard { process: Arc::clone(process), listener: Arc::clone(listener) })
 }
 

@@ -52,8 +52,6 @@ pub(super) struct Tries {
     endpoints: SmallVec<[EndpointId; 4]>,
     priorities: u64,
     count: u32,
-    /// Retries were wanted, and there were enough.
-    exhausted: bool,
     /// Held while a retry is in progress.
     permit: Option<Permit>,
 }
@@ -333,7 +331,6 @@ impl<D: Downstream> Exchange<'_, D> {
         let Some(route) = self.route.as_mut() else { return };
         let mut ended = false;
         if route.tries.count > 1 {
-            self.request.sent = false;
             self.request.pending = route.replay.output(&mut self.request.pending);
             route.replay = Replay::new(route.replay.limit);
         }
@@ -416,8 +413,11 @@ impl<D: Downstream> Exchange<'_, D> {
         if self.response.head_fed || self.ended.is_some() {
             return false;
         }
+        if decision == Decision::Exhausted {
+            let mut host = self.pipe.host_mut();
+            host.record.flags = host.record.flags.with(Flags::RETRY_LIMIT);
+        }
         let Some(route) = self.route.as_mut() else { return false };
-        route.tries.exhausted |= decision == Decision::Exhausted;
         let Some(policy) = (decision == Decision::Retry && !route.upgrade).then(|| route.retry_policy()).flatten() else { return false };
         let wait = policy.backoff(route.tries.count, fastrand::u64(..));
         route.tries.permit = None;
@@ -430,6 +430,8 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         self.drop_attempt();
         self.pipe.host_mut().response.clear();
+        // The next try has got nothing yet, whatever this one got.
+        self.request.sent = false;
         self.deadlines.attempt = None;
         self.deadlines.retry = Some(self.service.worker.instant() + wait);
         true
@@ -439,9 +441,6 @@ impl<D: Downstream> Exchange<'_, D> {
     pub(super) fn give_up(&mut self, failure: Failure) {
         if matches!(failure, Failure::Timeout | Failure::Idle) {
             self.report(Outcome::Timeout);
-        }
-        if self.route.as_ref().is_some_and(|route| route.tries.exhausted) {
-            self.explain(failure.detail(), Flags::RETRY_LIMIT);
         }
         self.fail(failure);
     }

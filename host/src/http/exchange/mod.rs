@@ -223,13 +223,15 @@ impl<'t, D: Downstream> Exchange<'t, D> {
         if ended == Ended::Broken {
             return Poll::Ready(ended);
         }
+        let tunnel = self.response.tunnel;
+        let upstream = self.upstream().filter(|_| tunnel).map(|upstream| upstream.poll_flush(cx));
         match self.down.poll_flush(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(ended),
+            Poll::Ready(Ok(())) if upstream.is_none_or(|flushed| flushed.is_ready()) => Poll::Ready(ended),
             Poll::Ready(Err(_)) => {
                 self.explain("downstream_closed", Flags::DOWNSTREAM_TERMINATION);
                 Poll::Ready(Ended::Broken)
             }
-            Poll::Pending => {
+            _ => {
                 if self.deadlines.poll_stalled(self.timer, cx).is_ready() {
                     self.explain("downstream_stalled", Flags::STREAM_IDLE_TIMEOUT);
                     self.down.reset(ResetReason::Cancel);

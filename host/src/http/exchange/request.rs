@@ -44,7 +44,8 @@ impl<D: Downstream> Exchange<'_, D> {
     /// The client's body, into the filters.
     pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> bool {
         let waits_for_switch = self.request.length == BodyLength::Tunnel && !self.response.tunnel;
-        if self.request.fed || waits_for_switch || self.response.sent || !self.pipe.wants(Side::Request) || self.must_hold() {
+        let answered = self.response.sent && !self.response.tunnel;
+        if self.request.fed || waits_for_switch || answered || !self.pipe.wants(Side::Request) || self.must_hold() {
             return false;
         }
         match self.down.poll_frame(cx) {

@@ -105,11 +105,7 @@ impl Outgoing for H1Upstream {
 
     fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), StreamError> {
         let connection = self.connection.as_deref_mut().ok_or(StreamError::Closed)?;
-        send_body(&mut connection.wire, &mut self.encoder, data, end)?;
-        if end && matches!(self.asked, Asked::Upgrade | Asked::Connect) {
-            connection.wire.end();
-        }
-        Ok(())
+        send_body(&mut connection.wire, &mut self.encoder, data, end)
     }
 
     fn send_trailers(&mut self, trailers: &Fields) -> Result<(), StreamError> {
@@ -203,7 +199,22 @@ fn as_upgrade(head: &Fields, protocol: &[u8]) -> Fields {
     upgrade.remove_known(Known::Protocol);
     upgrade.set_known(Known::Method, b"GET");
     upgrade.set_known(Known::Upgrade, protocol);
+    if protocol.eq_ignore_ascii_case(b"websocket") && upgrade.get(b"sec-websocket-key").is_none() {
+        upgrade.push(b"sec-websocket-key", &websocket_key());
+    }
     upgrade
+}
+
+/// A nonce as WebSocket has it in HTTP/1 but not in HTTP/2: 16 random bytes in base64.
+fn websocket_key() -> [u8; 24] {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key = *b"______________________==";
+    for digit in &mut key[..22] {
+        *digit = DIGITS[fastrand::usize(..64)];
+    }
+    // The last digit has two bits; the others of it are 0.
+    key[21] = DIGITS[16 * fastrand::usize(..4)];
+    key
 }
 
 /// The next piece of a body: the same for both sides of an HTTP/1 proxy.
@@ -245,6 +256,9 @@ pub(super) fn send_body(wire: &mut Wire, encoder: &mut Encoder, data: Bytes, end
     }
     if end {
         encoder.finish(wire.stage())?;
+        if encoder.is_ended_by_close() {
+            wire.end();
+        }
     }
     Ok(())
 }

@@ -170,7 +170,6 @@ impl Http1 {
             expects: head.expect_continue,
             connection: &self.connection,
             sent_head: false,
-            tunnel: false,
         };
         let arrived = Arrived { head: fields, body, at };
         let mut exchange = Exchange::new(&self.connection, arrived, down, &mut self.timer);
@@ -192,7 +191,6 @@ impl Http1 {
             expects: false,
             connection: &self.connection,
             sent_head: false,
-            tunnel: false,
         };
         let arrived = Arrived { head: fields, body: BodyLength::None, at: Instant::now() };
         Exchange::new(&self.connection, arrived, down, &mut self.timer).refuse(status, detail).await;
@@ -240,7 +238,6 @@ struct H1Downstream<'c> {
     expects: bool,
     connection: &'c Connection,
     sent_head: bool,
-    tunnel: bool,
 }
 
 impl Outgoing for H1Downstream<'_> {
@@ -250,11 +247,7 @@ impl Outgoing for H1Downstream<'_> {
     }
 
     fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), StreamError> {
-        send_body(self.wire, &mut self.encoder, data, end)?;
-        if end && self.tunnel {
-            self.wire.end();
-        }
-        Ok(())
+        send_body(self.wire, &mut self.encoder, data, end)
     }
 
     fn send_trailers(&mut self, trailers: &Fields) -> Result<(), StreamError> {
@@ -307,7 +300,6 @@ impl Downstream for H1Downstream<'_> {
         let framing = encode::response(head, say, self.wire.stage())?;
         self.keep_alive &= !matches!(framing, Framing::UntilClose | Framing::Tunnel);
         self.sent_head = true;
-        self.tunnel = framing == Framing::Tunnel;
         self.encoder = Encoder::new(framing);
         Ok(())
     }
