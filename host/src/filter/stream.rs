@@ -65,6 +65,17 @@ impl RequestHost {
         }
     }
 
+    /// Says that the protocol is switched in the words of the client's version of HTTP, whatever the upstream's were.
+    pub fn switch(&mut self) {
+        if self.request.has(Known::Protocol) {
+            self.response.set_status(200);
+            self.response.remove_known(Known::Upgrade);
+        } else if let Some(protocol) = self.request.get_known(Known::Upgrade) {
+            self.response.set_status(101);
+            self.response.set_known(Known::Upgrade, protocol);
+        }
+    }
+
     /// Remembers whom to wake.
     #[inline]
     pub fn set_waker(&mut self, waker: &Waker) {

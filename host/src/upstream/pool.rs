@@ -21,7 +21,7 @@ use weir_model::config::UpstreamProtocol;
 use super::balancer::{self, Balancer, PickContext, Unavailable};
 use super::options::Discovery;
 use super::{Address, ClusterState, Permit, SubsetId};
-use crate::http::fields::Fields;
+use crate::http::fields::{Fields, Known};
 use crate::http::h1::client::{H1Upstream, UpstreamConnection};
 use crate::http::h2::{self, ClientHandle, H2Upstream};
 use crate::http::{BodyLength, Frame, Outgoing, ResetReason, StreamError, Upstream};
@@ -404,6 +404,16 @@ impl HostPool {
     }
 }
 
+/// An upgrade of HTTP/1 as an extended CONNECT of HTTP/2.
+fn as_connect(head: &Fields) -> Fields {
+    let mut connect = Fields::new();
+    connect.copy_from(head);
+    connect.remove_known(Known::Upgrade);
+    connect.set_known(Known::Method, b"CONNECT");
+    connect.set_known(Known::Protocol, head.get_known(Known::Upgrade).unwrap_or_default());
+    connect
+}
+
 macro_rules! on_both {
     ($self:ident, $upstream:ident => $do:expr) => {
         match $self {
@@ -439,7 +449,11 @@ impl Outgoing for Lease {
 
 impl Upstream for Lease {
     fn send_head(&mut self, head: &Fields, body: BodyLength) -> Result<(), StreamError> {
-        on_both!(self, upstream => upstream.send_head(head, body))
+        match self {
+            Self::H2(upstream) if body == BodyLength::Tunnel && head.has(Known::Upgrade) => upstream.send_head(&as_connect(head), body),
+            Self::H1(upstream) => upstream.send_head(head, body),
+            Self::H2(upstream) => upstream.send_head(head, body),
+        }
     }
 
     #[inline]

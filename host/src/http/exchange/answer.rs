@@ -83,6 +83,9 @@ impl<D: Downstream> Exchange<'_, D> {
     fn accept_answer(&mut self, length: BodyLength) {
         let mut host = self.pipe.host_mut();
         host.has_response = true;
+        if length == BodyLength::Tunnel {
+            host.switch();
+        }
         host.record.upstream_time = Some(self.service.worker.instant().saturating_duration_since(host.record.started));
         if host.record.details.as_str().is_empty() {
             host.record.details = Details::Fixed("via_upstream");
