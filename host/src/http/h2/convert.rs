@@ -5,7 +5,7 @@
 //! fields, `te` other than `trailers`, pseudo headers that are missing, repeated, unknown or late, a `content-length` that is no number, and a body
 //! that does not have its length. It cuts a fragment off `:path` instead of refusing it; everyone behind sees the path without.
 //!
-//! What goes out: values of a head share one buffer of the connection's ([`Values`]), names with a number cost no allocation, and
+//! What goes out: values of a head share one buffer of the connection's (`Values`), names with a number cost no allocation, and
 //! connection-specific fields are left out, whoever added them.
 
 use std::{cell::RefCell, sync::LazyLock};

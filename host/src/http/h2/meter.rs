@@ -1,6 +1,6 @@
 //! Counts what a connection's peer spends, frame by frame, as the bytes pass.
 //!
-//! [`Metered`] wraps the byte stream below the `h2` crate and reads nothing but the nine bytes that open each frame,
+//! `Metered` wraps the byte stream below the `h2` crate and reads nothing but the nine bytes that open each frame,
 //! and the code of RST_STREAM and GOAWAY. Whatever
 //! carries nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown types), breaks off work (RST_STREAM, from either side) or has no end
 //! (CONTINUATION) has a budget in a window of 30 seconds. What passes it is dropped unread, and the driver says goodbye.

@@ -1,6 +1,6 @@
 //! Streams whose client does not take what it asked for.
 //!
-//! A stream gets a [`Gauge`] when it first has to wait for its peer's window, and only then: most never do. The connection's driver sweeps the
+//! A stream gets a `Gauge` when it first has to wait for its peer's window, and only then: most never do. The connection's driver sweeps the
 //! gauges four times in the time that a stall may last. One that waited at every sweep and moved less than [`MIN_PROGRESS`] in all of them is reset, so
 //! a client that opens its window byte by byte gains nothing. A response whose end is queued outlives its adapter here, until it is sent or
 //! reaped.

@@ -1,7 +1,7 @@
 //! A controller as a source: the delta variant of aggregated discovery, with the resource types of `weir.config.v1`.
 //!
 //! One stream to one of several addresses. Listeners, chains and clusters are subscribed to as a whole, endpoints and secrets by the names that
-//! others use. What the protocol remembers is in [`state`]; this file moves messages, waits, and keeps the last good state on disk.
+//! others use. What the protocol remembers is in `state`; this file moves messages, waits, and keeps the last good state on disk.
 //!
 //! What always holds: a controller that is away, wrong or silent changes nothing that serves; a resource that cannot be used is refused by name and
 //! the others of its response are applied; a state from disk is used only until the controller speaks.

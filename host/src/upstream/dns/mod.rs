@@ -4,7 +4,7 @@
 //! closer than the cluster's `minRefresh`; a name that is an IP address is never looked up. Strict clusters have an endpoint per address, logical
 //! ones an endpoint per name whose connections go to the addresses in turn.
 //!
-//! [`Names`] is the pure part and knows no resolver and no clock; [`run`] drives it.
+//! `Names` is the pure part and knows no resolver and no clock; `run` drives it.
 
 mod resolver;
 

@@ -4,7 +4,7 @@
 //! many in a row as the thresholds say. An endpoint must pass all checks; before the first answer it is unfit, and if that is true of too many,
 //! panic routing applies.
 //!
-//! What always holds: a check ends within its timeout and reads a bounded answer; at most [`CONCURRENCY`] checks of a cluster run at once; an endpoint
+//! What always holds: a check ends within its timeout and reads a bounded answer; at most `CONCURRENCY` checks of a cluster run at once; an endpoint
 //! that left is not asked again.
 
 mod probe;
