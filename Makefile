@@ -23,9 +23,9 @@ setup: ## Install all that the targets below need, and say what
 	$(SETUP) rust wasm go node lint fuzz
 	@echo "setup: everything is here"
 
-run: ## Run a built-in filter against a request in the host, and print what happened (ARGS=...)
+run: ## Start a proxy with the standard sample, something behind it, and live counters (ARGS=another.yaml)
 	$(SETUP) rust wasm
-	@cargo run -q -p weir-filters --example try_filter -- $(ARGS)
+	@cargo run -q --release -p weir-proxy --example demo -- $(ARGS)
 
 test: ## Run every test, and print how many passed and failed
 	$(SETUP) rust wasm go node

@@ -9,7 +9,7 @@ for argument do
     previous=$argument
 done
 case "$crate" in
-    weir_* | saphyr_parser | hostcalls | maps | model_yaml | modules | properties | wasi) exec "$@" ;;
+    weir_* | saphyr_parser | hostcalls | http1 | maps | model_yaml | modules | properties | wasi) exec "$@" ;;
 esac
 for argument do
     shift

@@ -176,13 +176,13 @@ impl Fields {
     }
 
     /// Every value of `name`, in order.
-    pub fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + Clone {
         let known = Known::of(name);
         self.entries.iter().filter(move |entry| self.is_named(entry, known, name)).map(|entry| self.value_of(entry))
     }
 
     /// Every value of a known name, in order.
-    pub fn get_all_known(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+    pub fn get_all_known(&self, known: Known) -> impl Iterator<Item = &[u8]> + Clone {
         let entries = if self.has(known) { &self.entries[..] } else { &[] };
         entries.iter().filter(move |entry| entry.known == Some(known)).map(|entry| self.value_of(entry))
     }

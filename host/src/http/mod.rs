@@ -10,10 +10,18 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+pub mod connection;
+pub mod exchange;
 pub mod fields;
+pub mod forwarded;
 pub mod h1;
+pub mod h2;
+pub mod h2_serve;
 pub mod known;
+pub mod path;
+pub mod service;
 
+pub use connection::Connection;
 use fields::Fields;
 
 /// One piece of a message after its head.
@@ -103,6 +111,8 @@ pub trait Outgoing {
 pub trait Downstream: Outgoing {
     /// The next piece of the request's body; `None` is its end.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, StreamError>>>;
+    /// Whether it is known already that nothing follows the pieces that were taken. May say no where [`Downstream::poll_frame`] would find the end.
+    fn is_end(&self) -> bool;
     /// Queues a 1xx head (not 101).
     ///
     /// # Errors
@@ -128,4 +138,6 @@ pub trait Upstream: Outgoing {
     fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut Fields) -> Poll<Result<BodyLength, StreamError>>;
     /// The next piece of the response's body; `None` is its end.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, StreamError>>>;
+    /// Whether it is known already that nothing follows the pieces that were taken. May say no where [`Upstream::poll_frame`] would find the end.
+    fn is_end(&self) -> bool;
 }

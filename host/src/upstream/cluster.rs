@@ -4,7 +4,8 @@
 //! state of endpoints that stay, carries over. Whatever changes a choice (endpoints, health, an ejection) ends with [`ClusterState::changed`].
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -13,8 +14,8 @@ use weir_model::config;
 
 use super::balancer::consistent::HashTables;
 use super::breaker::{Overflow, Permit, Resource, Usage};
-use super::endpoint::{Endpoint, EndpointSpec, EndpointState, Locality};
-use super::options::ClusterOptions;
+use super::endpoint::{ActiveHealth, Endpoint, EndpointSpec, EndpointState, Locality};
+use super::options::{ClusterOptions, Discovery};
 use super::set::EndpointSet;
 use super::subset::{Labels, Registry, SubsetId};
 use super::{Address, Invalid, Nanos};
@@ -85,6 +86,7 @@ struct Lasting {
     version: AtomicU64,
     subsets: Registry,
     endpoints_changed: Notify,
+    changes: Notify,
 }
 
 /// A cluster as all workers share it.
@@ -99,6 +101,8 @@ pub struct ClusterState {
     /// Held while an ejection is decided, so that two cannot both be the last one allowed.
     pub(crate) ejecting: Mutex<()>,
     dynamic: Mutex<HashMap<Address, Arc<Endpoint>>>,
+    /// Every name was looked up once, successfully or not.
+    looked_up: AtomicBool,
 }
 
 impl ClusterState {
@@ -127,6 +131,7 @@ impl ClusterState {
             hash_tables: HashTables::default(),
             ejecting: Mutex::new(()),
             dynamic: Mutex::default(),
+            looked_up: AtomicBool::new(false),
         })
     }
 
@@ -182,6 +187,37 @@ impl ClusterState {
     /// Tells workers that endpoints or their health are different.
     pub fn changed(&self) {
         self.lasting.version.fetch_add(1, Ordering::Release);
+        self.lasting.changes.notify_waiters();
+    }
+
+    /// Says that every name was looked up once.
+    pub(crate) fn set_looked_up(&self) {
+        self.looked_up.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    /// Whether it is as complete as it will become soon: names were looked up, and health checks had their first answers.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        let endpoints = self.endpoints.load();
+        let known = |endpoint: &Arc<Endpoint>| endpoint.state.active_health() != ActiveHealth::Unknown;
+        let found = !matches!(self.options.discovery, Discovery::Dns(_))
+            || !endpoints.endpoints().is_empty()
+            || self.looked_up.load(Ordering::Acquire);
+        found && (!self.checked() || endpoints.endpoints().iter().all(known))
+    }
+
+    /// Ready when [`ClusterState::is_warm`]. Names and health checks have timeouts, but bound the wait all the same.
+    pub async fn warm(&self) {
+        loop {
+            let mut change = pin!(self.lasting.changes.notified());
+            // Registered before the look, so that no change falls in between.
+            change.as_mut().enable();
+            if self.is_warm() {
+                return;
+            }
+            change.await;
+        }
     }
 
     /// Replaces the endpoints.

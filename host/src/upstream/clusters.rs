@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use weir_model::config;
@@ -71,6 +72,12 @@ impl ClusterTable {
     #[must_use]
     pub fn get(&self, index: ClusterIndex) -> Option<&Arc<ClusterState>> {
         self.clusters.get(index.0)
+    }
+
+    /// Waits until every cluster is warm, but no longer than `limit`; whether all are. Between commit and showing a table to workers.
+    pub async fn warm(&self, limit: Duration) -> bool {
+        let all = join_all(self.clusters.iter().map(|cluster| cluster.warm()));
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 
     /// All of them, in the order of their indices.

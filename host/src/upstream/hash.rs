@@ -88,7 +88,7 @@ impl HashPolicies {
         for (source, terminal) in &self.policies {
             let found = match source {
                 Source::Header(name) => hash_header(input, name),
-                Source::Address => input.source().map(hash_address),
+                Source::Address => input.source().map(address),
                 Source::Query(name) => query_value(input.path(), name.as_bytes()).map(|value| xxh64(value, 0)),
                 Source::Cookie(cookie) => hash_cookie(input, cookie, &mut random, &mut result.set_cookie),
             };
@@ -142,7 +142,9 @@ fn hash_header(input: &impl HashInput, name: &str) -> Option<u64> {
     hash
 }
 
-fn hash_address(address: IpAddr) -> u64 {
+/// Hashes an address; the same number as a hash policy over source addresses gives.
+#[must_use]
+pub fn address(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => xxh64(&address.octets(), 0),
         IpAddr::V6(address) => xxh64(&address.octets(), 0),

@@ -13,14 +13,17 @@
 pub mod address;
 pub mod balancer;
 pub mod breaker;
+pub mod client;
 pub mod cluster;
 pub mod clusters;
+pub(crate) mod connect;
 pub mod dns;
 pub mod endpoint;
 pub mod hash;
 pub mod health;
 pub mod options;
 pub mod outlier;
+pub mod pool;
 pub mod retry;
 pub mod set;
 pub mod subset;

@@ -34,7 +34,7 @@ struct Line([AtomicU64; LINE]);
 
 /// A row of numbers that grows on demand and never moves; all of them start at 0.
 #[derive(Default)]
-pub(crate) struct Cells {
+pub struct Cells {
     /// What every call touches: there from the start, and found without a look at whether it is.
     first: [Line; FIRST as usize / LINE],
     /// The chunks behind it.
@@ -52,7 +52,7 @@ fn place(index: u32) -> (usize, usize) {
 impl Cells {
     /// Number `index`, making room for it first where there is none.
     #[inline]
-    pub(crate) fn cell(&self, index: u32) -> &AtomicU64 {
+    pub fn cell(&self, index: u32) -> &AtomicU64 {
         if index < FIRST {
             return &self.first[index as usize / LINE].0[index as usize % LINE];
         }
@@ -66,7 +66,7 @@ impl Cells {
 
     /// The value of number `index`: 0 where there is no room yet.
     #[inline]
-    pub(crate) fn peek(&self, index: u32) -> u64 {
+    pub fn peek(&self, index: u32) -> u64 {
         if index < FIRST {
             return self.first[index as usize / LINE].0[index as usize % LINE].load(Relaxed);
         }
@@ -104,7 +104,7 @@ fn fold(ours: &[Line], theirs: &[Line]) {
 
 /// What happens to the numbers of a writer that is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Retire {
+pub enum Retire {
     /// They stay in the sum: counts.
     Fold,
     /// They go with it: levels, such as memory in use on that worker.
@@ -112,7 +112,7 @@ pub(crate) enum Retire {
 }
 
 /// A row of numbers with one [`Writer`] per worker.
-pub(crate) struct Sharded {
+pub struct Sharded {
     retire: Retire,
     live: Mutex<Vec<Arc<Cells>>>,
     /// Sums of dropped writers; written only while `live` is locked.
@@ -120,43 +120,45 @@ pub(crate) struct Sharded {
 }
 
 impl Sharded {
-    pub(crate) fn new(retire: Retire) -> Arc<Self> {
+    /// Without a writer yet.
+    #[must_use]
+    pub fn new(retire: Retire) -> Arc<Self> {
         Arc::new(Self { retire, live: Mutex::default(), retired: Cells::default() })
     }
 
     /// A new writer, all zero.
-    pub(crate) fn writer(self: &Arc<Self>) -> Writer {
+    pub fn writer(self: &Arc<Self>) -> Writer {
         let cells = Arc::new(Cells::default());
         lock(&self.live).push(Arc::clone(&cells));
         Writer { cells, home: Arc::clone(self), single: PhantomData }
     }
 
     /// Reads sums. Writers come and go only after the reading is dropped; they write on.
-    pub(crate) fn read(&self) -> Reading<'_> {
+    pub fn read(&self) -> Reading<'_> {
         Reading { live: lock(&self.live), retired: &self.retired }
     }
 }
 
 /// The sums over all writers of a [`Sharded`].
-pub(crate) struct Reading<'a> {
+pub struct Reading<'a> {
     live: MutexGuard<'a, Vec<Arc<Cells>>>,
     retired: &'a Cells,
 }
 
 impl Reading<'_> {
     /// The sum of number `index` as a count: at most `u64::MAX`, never wrapping to a smaller value.
-    pub(crate) fn sum(&self, index: u32) -> u64 {
+    pub fn sum(&self, index: u32) -> u64 {
         self.live.iter().fold(self.retired.peek(index), |sum, cells| sum.saturating_add(cells.peek(index)))
     }
 
     /// The sum of number `index` as a level, where each writer's share may be negative.
-    pub(crate) fn level(&self, index: u32) -> i64 {
+    pub fn level(&self, index: u32) -> i64 {
         self.live.iter().fold(self.retired.peek(index), |sum, cells| sum.wrapping_add(cells.peek(index))).cast_signed()
     }
 }
 
 /// One worker's own copy of the row: `Send`, because workers are built elsewhere, but not `Sync`: it has one user at a time.
-pub(crate) struct Writer {
+pub struct Writer {
     cells: Arc<Cells>,
     home: Arc<Sharded>,
     single: PhantomData<Cell<()>>,
@@ -165,7 +167,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Adds `n` to a count, stopping at `u64::MAX`; returns the value before.
     #[inline]
-    pub(crate) fn add(&self, index: u32, n: u64) -> u64 {
+    pub fn add(&self, index: u32, n: u64) -> u64 {
         let cell = self.cells.cell(index);
         let before = cell.load(Relaxed);
         cell.store(before.saturating_add(n), Relaxed);
@@ -174,7 +176,7 @@ impl Writer {
 
     /// Moves a level up or down.
     #[inline]
-    pub(crate) fn shift(&self, index: u32, delta: i64) {
+    pub fn shift(&self, index: u32, delta: i64) {
         let cell = self.cells.cell(index);
         cell.store(cell.load(Relaxed).wrapping_add_signed(delta), Relaxed);
     }

@@ -15,7 +15,7 @@ mod abi;
 mod backoff;
 mod binding;
 mod callout;
-mod cells;
+pub mod cells;
 pub mod codec;
 mod engine;
 pub mod error;

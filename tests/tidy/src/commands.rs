@@ -6,6 +6,9 @@
 use crate::graph::Graph;
 use crate::{File, Finding};
 
+/// The proxy's own commands: `host/src/cli.rs`.
+const PROXY: [&str; 3] = ["check", "run", "version"];
+
 /// Commands that are not ours to check.
 const FOREIGN: [&str; 3] = ["cd", "git", "#"];
 
@@ -60,6 +63,10 @@ fn wrong(command: &str, targets: &[&str], graph: &Graph) -> Option<String> {
         Some("make") => words
             .find(|word| !word.contains('=') && !targets.contains(word))
             .map(|word| format!("`make {word}` is not a target of the Makefile")),
+        Some("weir-proxy") => {
+            let command = words.next().unwrap_or_default();
+            (!PROXY.contains(&command)).then(|| format!("`weir-proxy {command}` is no command of the proxy"))
+        }
         Some("cargo") => wrong_cargo(&words.collect::<Vec<_>>(), graph),
         Some(word) if FOREIGN.contains(&word) => None,
         Some(word) => Some(format!("unknown command `{word}`: teach tests/tidy/src/commands.rs to check it")),
@@ -100,7 +107,7 @@ mod tests {
         graph.packages[0].examples.push("show".to_owned());
         let text = "Use `make run` or `make tset`.\n```sh\ncd weir # enter\nmake run SUITE=x\nmake nope\n\
                     cargo run -p weir-a --example show\ncargo run -p weir-b\nX=1 cargo run -p weir-a --example no\n\
-                    cargo run --example show\nrm -rf x\n```\nand\n```text\nmake anything\n```\n";
+                    cargo run --example show\nrm -rf x\nweir-proxy run -c x\nweir-proxy walk\n```\nand\n```text\nmake anything\n```\n";
         let found: Vec<_> = check(&[File::new("R.md", text)], MAKEFILE, &graph).iter().map(ToString::to_string).collect();
         assert_eq!(
             found,
@@ -111,6 +118,7 @@ mod tests {
                 "R.md:8: weir-a has no example no",
                 "R.md:9: say which package has the example show: -p PACKAGE",
                 "R.md:10: unknown command `rm`: teach tests/tidy/src/commands.rs to check it",
+                "R.md:12: `weir-proxy walk` is no command of the proxy",
             ]
         );
     }

@@ -59,7 +59,8 @@ impl Graph {
             raw.packages.iter().map(|p| p.package(members.contains(p.id.as_str()), &raw.workspace_root)).collect();
         for node in &raw.resolve.nodes {
             let find = |id: &str| index.get(id).copied().ok_or_else(|| format!("cargo metadata: unknown package {id}"));
-            let dependencies = node.deps.iter().map(|dep| {
+            let from = &raw.packages[find(&node.id)?];
+            let dependencies = node.deps.iter().filter(|dep| from.needs(dep, &node.features)).map(|dep| {
                 let kinds = dep.dep_kinds.iter().map(|k| k.kind.unwrap_or(Kind::Normal)).collect();
                 Ok((find(&dep.pkg)?, kinds))
             });
@@ -71,6 +72,17 @@ impl Graph {
     /// The packages of the workspace with their folders.
     pub fn members(&self) -> impl Iterator<Item = (usize, &Package, &str)> {
         self.packages.iter().enumerate().filter_map(|(i, p)| p.folder.as_deref().map(|folder| (i, p, folder)))
+    }
+
+    /// The packages of the workspace and all that they need, for tests and builds too. What a lock file merely mentions is not among them.
+    pub fn built(&self) -> impl Iterator<Item = &Package> {
+        let mut open: Vec<usize> = self.members().map(|(member, ..)| member).collect();
+        let mut seen: BTreeSet<usize> = open.iter().copied().collect();
+        while let Some(at) = open.pop() {
+            let new = self.packages[at].dependencies.iter().map(|(next, _)| *next).filter(|next| seen.insert(*next));
+            open.extend(new.collect::<Vec<_>>());
+        }
+        self.packages.iter().enumerate().filter(move |(at, _)| seen.contains(at)).map(|(_, package)| package)
     }
 
     /// Every package that `from` needs to be built, dev-dependencies aside, with the way to it.
@@ -117,6 +129,18 @@ struct RawPackage {
     source: Option<String>,
     manifest_path: String,
     targets: Vec<RawTarget>,
+    #[serde(default)]
+    dependencies: Vec<RawDeclared>,
+    #[serde(default)]
+    features: BTreeMap<String, Vec<String>>,
+}
+
+/// A dependency as a manifest declares it.
+#[derive(Deserialize)]
+struct RawDeclared {
+    name: String,
+    rename: Option<String>,
+    optional: bool,
 }
 
 #[derive(Deserialize)]
@@ -134,10 +158,15 @@ struct RawResolve {
 struct RawNode {
     id: String,
     deps: Vec<RawDep>,
+    #[serde(default)]
+    features: Vec<String>,
 }
 
 #[derive(Deserialize)]
 struct RawDep {
+    /// As the code names it: with underscores.
+    #[serde(default)]
+    name: String,
     pkg: String,
     dep_kinds: Vec<RawKind>,
 }
@@ -148,6 +177,27 @@ struct RawKind {
 }
 
 impl RawPackage {
+    /// Whether a dependency is really built with these features on. Cargo lists optional ones that a feature mentions weakly
+    /// (`name?/feature`) as if they were.
+    fn needs(&self, dep: &RawDep, features: &[String]) -> bool {
+        let declared = |one: &&RawDeclared| one.rename.as_ref().unwrap_or(&one.name).replace('-', "_") == dep.name;
+        let mut found = self.dependencies.iter().filter(declared).peekable();
+        if found.peek().is_none() {
+            return true;
+        }
+        let turns_on = |name: &str, entry: &str| {
+            entry.strip_prefix("dep:").is_some_and(|entry| entry == name)
+                || entry.split_once('/').is_some_and(|(entry, _)| entry == name)
+                || entry == name
+        };
+        found.any(|one| {
+            let name = one.rename.as_ref().unwrap_or(&one.name);
+            let on =
+                |feature: &String| feature == name || self.features.get(feature).into_iter().flatten().any(|entry| turns_on(name, entry));
+            !one.optional || features.iter().any(on)
+        })
+    }
+
     fn package(&self, member: bool, root: &str) -> Package {
         let folder = self.manifest_path.strip_prefix(root).and_then(|path| path.strip_suffix("/Cargo.toml"));
         let examples = self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "example"));
@@ -192,6 +242,27 @@ pub(crate) mod made_up {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_optional_dependency_counts_only_when_a_feature_turns_it_on() {
+        let graph = |feature: &str, entry: &str| {
+            let json = r#"{"workspace_root": "/tree", "workspace_members": ["a 1"],
+            "packages": [
+                {"id": "a 1", "name": "a", "version": "1.0.0", "license": "MIT", "source": null,
+                 "manifest_path": "/tree/a/Cargo.toml", "targets": [],
+                 "dependencies": [{"name": "b-b", "rename": null, "optional": true}], "features": {"f": ["ENTRY"]}},
+                {"id": "b 2", "name": "b-b", "version": "2.0.0", "license": null, "source": "registry+x",
+                 "manifest_path": "/cache/b/Cargo.toml", "targets": []}],
+            "resolve": {"nodes": [{"id": "a 1", "features": ["FEATURE"], "deps": [{"name": "b_b", "pkg": "b 2", "dep_kinds": [{"kind": null}]}]},
+                                  {"id": "b 2", "deps": []}]}}"#;
+            Graph::parse(&json.replace("FEATURE", feature).replace("ENTRY", entry)).unwrap().packages[0].dependencies.len()
+        };
+        assert_eq!(graph("f", "b-b?/fast"), 0, "weakly");
+        assert_eq!(graph("f", "dep:b-b"), 1);
+        assert_eq!(graph("f", "b-b/fast"), 1);
+        assert_eq!(graph("b-b", "x"), 1, "the feature that every optional dependency is");
+        assert_eq!(graph("other", "dep:b-b"), 0, "the feature is off");
+    }
 
     #[test]
     fn metadata_is_read() {

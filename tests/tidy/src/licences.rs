@@ -56,7 +56,7 @@ impl Policy {
         let unexplained = self.bans.deny.iter().filter(|ban| ban.reason.is_none());
         let mut findings: Vec<_> =
             unexplained.map(|ban| Finding::whole("deny.toml", format!("the ban of {} gives no reason", ban.name))).collect();
-        for package in &graph.packages {
+        for package in graph.built() {
             let place = format!("{} {}", package.name, package.version);
             if let Some(ban) = self.bans.deny.iter().find(|ban| ban.name == package.name) {
                 findings.push(Finding::whole(&place, format!("banned: {}", ban.reason.as_deref().unwrap_or_default())));

@@ -1,3 +1,5 @@
+//! Header blocks: order, replacement, bounds; and against a simple model.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -467,6 +467,12 @@ impl Encoder {
         self.is_end
     }
 
+    /// Whether the body's end is the end of what the connection says.
+    #[must_use]
+    pub fn is_ended_by_close(&self) -> bool {
+        matches!(self.framing, Framing::UntilClose | Framing::Tunnel)
+    }
+
     /// Whether data is written as it is, so that only [`Encoder::before`]'s judgement is needed.
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -571,6 +577,3 @@ fn write_size(length: usize, out: &mut Vec<u8>) {
     text[CHUNK_PREFIX - 2..].copy_from_slice(b"\r\n");
     out.extend_from_slice(&text[at..]);
 }
-
-#[cfg(test)]
-mod tests;

@@ -378,6 +378,3 @@ fn client_error(status: u16) -> &'static str {
         _ => "",
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -159,8 +159,16 @@ pub(super) struct Line {
     pub(super) upper: bool,
 }
 
-/// No known name is longer.
+/// All known names are shorter.
 const LONGEST_KNOWN: usize = 32;
+
+/// The length of a name, and whether it has letters in upper case (then not 0).
+#[cold]
+fn long_name(bytes: &[u8], at: usize) -> (usize, u8) {
+    let name = bytes.get(at..).unwrap_or_default();
+    let length = name.iter().position(|byte| TOKEN[usize::from(*byte)] == 0).unwrap_or(name.len());
+    (length, name.iter().take(length).fold(0, |changed, byte| changed | (TOKEN[usize::from(*byte)] ^ byte)))
+}
 
 /// Reads the field that starts at `at`; nothing when that is the empty line.
 #[inline]
@@ -170,24 +178,27 @@ pub(super) fn field(bytes: &[u8], at: usize) -> Result<Option<Line>, Stop> {
         return Ok(None);
     }
     let mut lower = [0; LONGEST_KNOWN];
-    let mut end = at;
     let mut changed = 0;
-    let after = loop {
-        let Some(byte) = bytes.get(end) else { return Err(Stop::Incomplete) };
+    let mut length = 0;
+    for (place, byte) in lower.iter_mut().zip(bytes.get(at..).unwrap_or_default()) {
         let low = TOKEN[usize::from(*byte)];
         if low == 0 {
-            break *byte;
+            break;
         }
+        *place = low;
         changed |= low ^ byte;
-        if let Some(place) = lower.get_mut(end - at) {
-            *place = low;
-        }
-        end += 1;
-    };
-    if after != b':' || end == at {
-        return Err(name_refusal(after, end == at).into());
+        length += 1;
     }
-    let known = lower.get(..end - at).and_then(Known::of);
+    let known = lower.get(..length).and_then(Known::of);
+    if length == LONGEST_KNOWN {
+        (length, changed) = long_name(bytes, at);
+    }
+    let end = at + length;
+    match bytes.get(end) {
+        Some(b':') if length > 0 => {}
+        Some(after) => return Err(name_refusal(*after, length == 0).into()),
+        None => return Err(Stop::Incomplete),
+    }
     let mut start = end + 1;
     while let Some(b' ' | b'\t') = bytes.get(start) {
         start += 1;
@@ -215,7 +226,7 @@ fn name_refusal(after: u8, is_empty: bool) -> Refusal {
 ///
 /// Narrower than RFC 3986: no user info, and no comma, which would look like two hosts.
 #[must_use]
-pub(super) fn is_host(bytes: &[u8]) -> bool {
+pub(in crate::http) fn is_host(bytes: &[u8]) -> bool {
     let (host, rest) = if bytes.first() == Some(&b'[') {
         let Some(end) = memchr::memchr(b']', bytes) else { return false };
         let inner = bytes.get(1..end).unwrap_or_default();

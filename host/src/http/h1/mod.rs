@@ -12,12 +12,14 @@
 use super::BodyLength;
 
 pub mod body;
+pub mod client;
 pub mod encode;
 mod head;
 pub(super) mod line;
 pub mod refusal;
 pub mod request;
 pub mod response;
+pub mod server;
 
 pub use refusal::Refusal;
 
@@ -72,3 +74,6 @@ impl From<Framing> for BodyLength {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

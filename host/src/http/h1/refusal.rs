@@ -68,6 +68,10 @@ refusals! {
     HostDuplicate = 400 "host_duplicate",
     /// A host that is no name or address with an optional port.
     HostInvalid = 400 "host_invalid",
+    /// `host` and `:authority` that differ.
+    HostMismatch = 400 "host_mismatch",
+    /// Another scheme than `http` and `https`.
+    Scheme = 400 "scheme",
     /// A `content-length` that is no number.
     ContentLength = 400 "content_length",
     /// More than one `content-length`, even when they agree.

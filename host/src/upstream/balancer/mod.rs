@@ -186,10 +186,10 @@ impl<L: Default> Balancer<L> {
     #[inline]
     pub fn pick(&mut self, context: &PickContext<'_>) -> Option<Rc<Target<L>>> {
         self.refresh(context.now);
-        if let Some(destination) = context.destination {
-            if let Some(found) = self.destination(destination, context.now) {
-                return found;
-            }
+        if let Some(destination) = context.destination
+            && let Some(found) = self.destination(destination, context.now)
+        {
+            return found;
         }
         let Some(at) = self.pick_index(context) else {
             self.cluster.counters().no_endpoint.increment();

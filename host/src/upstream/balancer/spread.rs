@@ -64,14 +64,11 @@ impl Spread {
     fn by_size(priorities: &[PriorityHealth], panic: SmallVec<[bool; 4]>) -> Self {
         let all: u64 = priorities.iter().map(|priority| u64::from(priority.total)).sum();
         let mut healthy = zeros(priorities);
-        if all > 0 {
-            for (load, priority) in healthy.iter_mut().zip(priorities) {
-                *load = u32::try_from(u64::from(priority.total) * 100 / all).unwrap_or(100);
-            }
-            let rest = 100_u32.saturating_sub(healthy.iter().sum());
-            if let Some(first) = priorities.iter().position(|priority| priority.total > 0) {
-                healthy[first] += rest;
-            }
+        for (load, priority) in healthy.iter_mut().zip(priorities) {
+            *load = u32::try_from((u64::from(priority.total) * 100).checked_div(all).unwrap_or(0)).unwrap_or(100);
+        }
+        if let Some(first) = priorities.iter().position(|priority| priority.total > 0) {
+            healthy[first] += 100_u32.saturating_sub(healthy.iter().sum());
         }
         Self { healthy, degraded: zeros(priorities), panic }
     }

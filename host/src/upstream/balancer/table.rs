@@ -89,10 +89,11 @@ impl Table {
         let set = source.set;
         let mut parts: Vec<Vec<Part<'_>>> = (0..set.priorities()).map(|_| Vec::new()).collect();
         for group in set.localities() {
-            if let (part, Some(priority)) = (source.part(group), parts.get_mut(group.priority)) {
-                if !part.members.is_empty() {
-                    priority.push(part);
-                }
+            let part = source.part(group);
+            if let Some(priority) = parts.get_mut(group.priority)
+                && !part.members.is_empty()
+            {
+                priority.push(part);
             }
         }
         for priority in &mut parts {

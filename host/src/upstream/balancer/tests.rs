@@ -1,3 +1,5 @@
+//! Choices of endpoints: shares, consistency, failover, panic.
+
 use std::collections::BTreeMap;
 
 use weir_model::config;
@@ -97,7 +99,7 @@ fn policies_follow_weights() {
     for policy in
         [round_robin(), Some(least), Some(Given::Random(config::Random {})), Some(ring), Some(Given::Maglev(config::Maglev::default()))]
     {
-        let cluster = one_place(policy.clone(), &[1, 2, 5]);
+        let cluster = one_place(policy, &[1, 2, 5]);
         let counts = counts(&mut balancer(&cluster), 16_000, any);
         for (count, wanted) in counts.iter().zip([2000, 4000, 10_000]) {
             assert!(about(*count, wanted), "{policy:?}: {counts:?}");

@@ -1,3 +1,5 @@
+//! Clusters that come, change and go.
+
 use std::net::IpAddr;
 use std::sync::Mutex;
 
@@ -128,7 +130,8 @@ async fn names_are_looked_up_until_the_cluster_is_gone() {
     let config = config::Cluster { name: "a".to_owned(), discovery: Some(config::cluster::Discovery::Dns(dns)), ..Default::default() };
     let table = apply(&mut clusters, std::slice::from_ref(&config), &[]);
     let state = Arc::clone(table.iter().next().unwrap());
-    tokio::time::timeout(Duration::from_secs(10), state.endpoints_changed()).await.unwrap();
+    assert!(!state.is_warm());
+    assert!(table.warm(Duration::from_secs(10)).await);
     assert_eq!(keys(&state), ["10.0.0.1:80"]);
     *resolver.address.lock().unwrap() = None;
     let changed = config::Cluster { warm_connections: 1, ..config };
@@ -180,6 +183,22 @@ async fn subsets_mean_the_same_after_a_change() {
     let mut balancers: Balancers = Balancers::new(1);
     let picked = balancers.apply(&table, 0)[0].borrow_mut().pick(&PickContext { subset, ..Default::default() }).unwrap();
     assert_eq!(&*picked.endpoint().key, "10.0.0.2:1");
+}
+
+#[tokio::test]
+async fn a_cluster_is_warm_after_the_first_answers() {
+    let mut clusters = clusters(&Arc::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let checked = config::Cluster { health_checks: vec![config::HealthCheck::default()], ..fixed("a", &[&address]) };
+    let names = vec![config::DnsName { name: "none.test".to_owned(), port: 80, ..Default::default() }];
+    let dns = config::Dns { names, ..Default::default() };
+    let unknown = config::Cluster { name: "b".to_owned(), discovery: Some(config::cluster::Discovery::Dns(dns)), ..Default::default() };
+    let table = apply(&mut clusters, &[checked, unknown, fixed("c", &[])], &[]);
+    let warm: Vec<_> = table.iter().map(|state| state.is_warm()).collect();
+    assert_eq!(warm, [false, false, true]);
+    assert!(table.warm(Duration::from_secs(10)).await, "a name that does not exist holds nothing up");
+    assert_eq!(table.iter().next().unwrap().counters().checks_passed.get(), 1);
 }
 
 #[tokio::test]

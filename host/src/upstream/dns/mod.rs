@@ -140,6 +140,7 @@ pub(crate) async fn run(
     let mut names = Names::new(options, &cluster.endpoints());
     // Addresses that need no lookup are published with the first round.
     let mut changed = true;
+    let mut first = true;
     loop {
         let due = names.due(now());
         let lookups = due.iter().map(|at| lookup(&*resolver, &names.options.names[*at].name, family));
@@ -152,6 +153,10 @@ pub(crate) async fn run(
         if changed {
             changed = false;
             cluster.set_endpoints(names.endpoints(&cluster.endpoints(), now()));
+        }
+        if first {
+            first = false;
+            cluster.set_looked_up();
         }
         match names.next_due() {
             Nanos::MAX => std::future::pending().await,

@@ -1,3 +1,5 @@
+//! Endpoints that follow what names resolve to.
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 

@@ -1,3 +1,5 @@
+//! Health checks against servers that are well, ill and slow.
+
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

@@ -1,3 +1,5 @@
+//! Ejections: when, for how long, and how many at once.
+
 use weir_model::config;
 
 use super::*;

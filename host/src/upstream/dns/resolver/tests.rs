@@ -1,3 +1,5 @@
+//! Lookups against a small server of names.
+
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -1,0 +1,126 @@
+//! What a worker offers to all its filters: clocks, randomness, log, callouts, and the definition of route actions.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Weak;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use prost::Message;
+use weir_model::config;
+use weir_wasm::{CallId, CalloutError, Foreign, GrpcCall, Host, HttpCall, Level, LogLine, Nanos, Reply};
+
+use super::callout::Callouts;
+use crate::route::Action;
+use crate::worker::Worker;
+
+/// Actions that one binding may define.
+const MAX_ACTIONS: usize = 100_000;
+
+/// A worker, as its filters know it.
+pub struct WorkerHost {
+    worker: Weak<Worker>,
+    callouts: Callouts,
+    actions: RefCell<HashMap<String, Vec<Arc<Action>>>>,
+}
+
+impl WorkerHost {
+    /// For the worker that owns it.
+    #[must_use]
+    pub fn new(worker: Weak<Worker>) -> Self {
+        Self { callouts: Callouts::new(worker.clone()), worker, actions: RefCell::default() }
+    }
+
+    /// The action that a binding defined under this number.
+    #[must_use]
+    pub fn action(&self, binding: &str, number: u32) -> Option<Arc<Action>> {
+        self.actions.borrow().get(binding)?.get(usize::try_from(number).ok()?.checked_sub(1)?).cloned()
+    }
+
+    fn define(&self, binding: &str, encoded: &[u8]) -> Foreign {
+        let Ok(message) = config::RouteAction::decode(encoded) else { return Foreign::BadArgument };
+        let action = match Action::compile(&message) {
+            Ok(action) => action,
+            Err(error) => {
+                tracing::warn!(target: "filter", binding, "weir.route.define: {error}");
+                return Foreign::BadArgument;
+            }
+        };
+        let mut actions = self.actions.borrow_mut();
+        let defined = actions.entry(binding.to_owned()).or_default();
+        if defined.len() >= MAX_ACTIONS {
+            return Foreign::Failed;
+        }
+        defined.push(Arc::new(action));
+        Foreign::Done(u32::try_from(defined.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec())
+    }
+}
+
+impl Host for WorkerHost {
+    fn wall_nanos(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn monotonic_nanos(&self) -> Nanos {
+        self.worker.upgrade().map_or(0, |worker| worker.now())
+    }
+
+    fn random(&self, out: &mut [u8]) {
+        fastrand::fill(out);
+    }
+
+    fn log_level(&self, _binding: &str) -> Level {
+        match tracing::level_filters::LevelFilter::current() {
+            tracing::level_filters::LevelFilter::TRACE => Level::Trace,
+            tracing::level_filters::LevelFilter::DEBUG => Level::Debug,
+            tracing::level_filters::LevelFilter::INFO => Level::Info,
+            tracing::level_filters::LevelFilter::WARN => Level::Warn,
+            _ => Level::Error,
+        }
+    }
+
+    fn log(&self, line: &LogLine<'_>) {
+        let LogLine { binding, level, message, stream, from_guest } = *line;
+        match level {
+            Level::Trace => tracing::trace!(target: "filter", binding, stream, from_guest, "{message}"),
+            Level::Debug => tracing::debug!(target: "filter", binding, stream, from_guest, "{message}"),
+            Level::Info => tracing::info!(target: "filter", binding, stream, from_guest, "{message}"),
+            Level::Warn => tracing::warn!(target: "filter", binding, stream, from_guest, "{message}"),
+            Level::Error | Level::Critical => tracing::error!(target: "filter", binding, stream, from_guest, "{message}"),
+        }
+    }
+
+    fn http_call(&self, id: CallId, call: HttpCall<'_>, reply: Reply) -> Result<(), CalloutError> {
+        self.callouts.http(id, call, reply)
+    }
+
+    fn grpc_call(&self, id: CallId, call: GrpcCall<'_>, reply: Reply) -> Result<(), CalloutError> {
+        self.callouts.grpc(id, call, reply)
+    }
+
+    fn grpc_send(&self, id: CallId, message: Bytes, end_of_stream: bool) {
+        self.callouts.grpc_send(id, message, end_of_stream);
+    }
+
+    fn cancel(&self, id: CallId, graceful: bool) {
+        self.callouts.cancel(id, graceful);
+    }
+
+    fn timer_changed(&self) {
+        if let Some(worker) = self.worker.upgrade() {
+            worker.wake_timers();
+        }
+    }
+
+    fn queue_notifier(&self) -> Arc<dyn Fn() + Send + Sync> {
+        self.worker.upgrade().map_or_else(|| Arc::new(|| {}) as Arc<dyn Fn() + Send + Sync>, |worker| worker.timer_notifier())
+    }
+
+    fn foreign(&self, binding: &str, name: &str, arguments: &[u8]) -> Foreign {
+        match name {
+            "weir.route.define" => self.define(binding, arguments),
+            _ => Foreign::Unknown,
+        }
+    }
+}

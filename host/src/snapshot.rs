@@ -1,0 +1,405 @@
+//! A whole configuration, compiled: what workers serve from.
+//!
+//! Compiling is done off the workers and finds everything that is wrong, by resource. What always holds: a snapshot is complete (every cluster, chain
+//! and certificate that it names is in it); what has not changed since the last one is the same object, so that its connections, instances and
+//! counters go on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use weir_model::config::{self, branch};
+use weir_model::resource::Kind;
+use weir_wasm::Kind as ChainKind;
+
+use crate::filter::chain::{ChainLoader, LoadedChain};
+use crate::http::service::HttpOptions;
+use crate::listener::limits::ConnectionCount;
+use crate::listener::socket::{ListenAddress, ListenSocket, SocketOptions, bind, deal};
+use crate::observe::access_log::{AccessLogs, Format, Sink};
+use crate::source::{Key, Rejection, Resources};
+use crate::tcp::TcpOptions;
+use crate::tls::accept::CompiledListener;
+use crate::tls::client::ClientTls;
+use crate::tls::server::Resumption;
+use crate::tls::store::SecretStore;
+use crate::upstream::clusters::{Clusters, Prepared};
+use crate::upstream::{ClusterState, Invalid};
+
+/// A configuration that workers can serve from.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up from 1.
+    pub generation: u64,
+    /// Whether every source has had its say.
+    pub complete: bool,
+    /// Every cluster.
+    pub clusters: Vec<SnapshotCluster>,
+    /// Every chain that something uses.
+    pub chains: Vec<LoadedChain>,
+    /// Every listener.
+    pub listeners: Vec<Arc<SnapshotListener>>,
+    /// Keys and roots.
+    pub secrets: Arc<SecretStore>,
+    /// What it was made from.
+    pub resources: Resources,
+}
+
+/// A cluster with how it is secured.
+#[derive(Debug)]
+pub struct SnapshotCluster {
+    /// What all workers share.
+    pub state: Arc<ClusterState>,
+    /// `None` is plain text.
+    pub tls: Option<Arc<ClientTls>>,
+}
+
+/// A listener with its sockets.
+#[derive(Debug)]
+pub struct SnapshotListener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address with its real port.
+    pub bound: String,
+    /// How a connection finds its branch.
+    pub compiled: CompiledListener,
+    /// In the order of the configuration, the default one last.
+    pub branches: Vec<SnapshotBranch>,
+    /// Open connections.
+    pub connections: Arc<ConnectionCount>,
+    /// Where it accepts.
+    pub sockets: Arc<Sockets>,
+}
+
+/// One way to serve connections.
+#[derive(Debug)]
+pub struct SnapshotBranch {
+    /// Its name; its number if it has none.
+    pub name: Arc<str>,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+/// What a branch speaks.
+#[derive(Debug)]
+pub enum Protocol {
+    /// HTTP.
+    Http(Arc<HttpOptions>),
+    /// Bytes.
+    Tcp(Arc<TcpOptions>),
+}
+
+/// The sockets of an address, dealt out to workers. Whoever holds an old snapshot holds this, so closing does not wait for the last of them: a
+/// socket that is open but accepted from by nobody lets its clients wait in vain.
+#[derive(Debug)]
+pub struct Sockets(Mutex<Vec<Vec<ListenSocket>>>);
+
+impl Sockets {
+    fn dealt(&self) -> MutexGuard<'_, Vec<Vec<ListenSocket>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of one worker.
+    ///
+    /// # Errors
+    /// When there can be no further descriptor.
+    pub fn of_worker(&self, worker: usize) -> std::io::Result<Vec<ListenSocket>> {
+        self.dealt().get(worker).into_iter().flatten().map(ListenSocket::try_clone).collect()
+    }
+
+    /// The address with its real port.
+    #[must_use]
+    pub fn address(&self) -> Option<ListenAddress> {
+        self.dealt().iter().flatten().next()?.address().ok()
+    }
+
+    /// Listens no more, as soon as no worker accepts.
+    pub fn close(&self) {
+        self.dealt().clear();
+    }
+}
+
+impl Snapshot {
+    /// The listener of this name.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&Arc<SnapshotListener>> {
+        self.listeners.iter().find(|listener| &*listener.name == name)
+    }
+}
+
+/// How clusters are secured, for health checks: they connect outside of workers.
+#[derive(Debug, Default)]
+pub struct Secured(Mutex<HashMap<String, Arc<ClientTls>>>);
+
+impl Secured {
+    /// How connections to a cluster are secured.
+    #[must_use]
+    pub fn get(&self, cluster: &str) -> Option<Arc<ClientTls>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned()
+    }
+
+    fn set(&self, tls: HashMap<String, Arc<ClientTls>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+}
+
+/// Makes snapshots, one after another.
+pub struct Compiler {
+    chains: ChainLoader,
+    clusters: Clusters,
+    prepared: Option<Prepared>,
+    secured: Arc<Secured>,
+    resumption: Arc<Resumption>,
+    access_logs: Arc<AccessLogs>,
+    workers: usize,
+    generation: AtomicU64,
+    last: Option<Arc<Snapshot>>,
+    /// By the address that the configuration names. Kept until a snapshot without it serves.
+    sockets: HashMap<String, Arc<Sockets>>,
+    inherited: HashMap<String, Vec<ListenSocket>>,
+}
+
+type Rejections = Vec<Rejection>;
+
+fn reject(kind: Kind, name: &str, reason: &dyn std::fmt::Display) -> Rejection {
+    Rejection::new(Key::new(kind, name), reason.to_string())
+}
+
+impl Compiler {
+    /// A compiler for this many workers. `inherited` are a predecessor's sockets by address.
+    #[must_use]
+    pub fn new(
+        chains: ChainLoader,
+        clusters: Clusters,
+        secured: Arc<Secured>,
+        resumption: Arc<Resumption>,
+        access_logs: Arc<AccessLogs>,
+        workers: usize,
+        inherited: HashMap<String, Vec<ListenSocket>>,
+    ) -> Self {
+        let generation = AtomicU64::new(0);
+        Self {
+            chains,
+            clusters,
+            prepared: None,
+            secured,
+            resumption,
+            access_logs,
+            workers,
+            generation,
+            last: None,
+            sockets: HashMap::new(),
+            inherited,
+        }
+    }
+
+    /// Compiles `resources`. Blocks: it reads files, compiles filters and binds sockets.
+    ///
+    /// # Errors
+    /// Every resource that stands in the way, and why.
+    pub fn compile(&mut self, resources: &Resources, complete: bool) -> Result<Arc<Snapshot>, Rejections> {
+        let mut rejected = Rejections::new();
+        let secrets = self.secrets(resources, &mut rejected);
+        let tls = cluster_tls(resources, &secrets, self.last.as_deref(), &mut rejected);
+        let chains = self.chains(resources, &mut rejected);
+        let mut listeners = Vec::new();
+        for (listener, _) in resources.listeners() {
+            match self.listener(listener, &secrets) {
+                Ok(compiled) => listeners.push(Arc::new(compiled)),
+                Err(reason) => rejected.push(reject(Kind::Listener, &listener.name, &reason)),
+            }
+        }
+        if !rejected.is_empty() {
+            return Err(rejected);
+        }
+        let prepared = self.prepare_clusters(resources)?;
+        let clusters = prepared
+            .table()
+            .iter()
+            .map(|state| SnapshotCluster { tls: tls.get(state.name()).cloned(), state: Arc::clone(state) })
+            .collect();
+        self.secured.set(tls);
+        self.prepared = Some(prepared);
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Arc::new(Snapshot { generation, complete, clusters, chains, listeners, secrets, resources: resources.clone() }))
+    }
+
+    /// Workers are ready for what was compiled last: its endpoints become visible, its lookups and checks begin.
+    pub fn commit_clusters(&mut self) {
+        if let Some(prepared) = self.prepared.take() {
+            self.clusters.commit(prepared);
+        }
+    }
+
+    /// `snapshot` serves: what only older ones needed is let go.
+    pub fn committed(&mut self, snapshot: &Arc<Snapshot>) {
+        self.sockets.retain(|_, sockets| {
+            let in_use = snapshot.listeners.iter().any(|listener| Arc::ptr_eq(&listener.sockets, sockets));
+            if !in_use {
+                sockets.close();
+            }
+            in_use
+        });
+        self.inherited.clear();
+        self.last = Some(Arc::clone(snapshot));
+    }
+
+    fn prepare_clusters(&self, resources: &Resources) -> Result<Prepared, Rejections> {
+        let clusters: Vec<_> = resources.clusters().map(|(cluster, _)| Arc::clone(cluster)).collect();
+        let endpoints = resources.all_endpoints().map(|(endpoints, _)| (endpoints.name.clone(), Arc::clone(endpoints))).collect();
+        // The path begins with what it is about: `clusters[NAME]`, `endpoints[NAME]`.
+        let rejection = |error: Invalid| {
+            let (kind, name) = subject(&error.path);
+            reject(kind, name, &error)
+        };
+        self.clusters.prepare(&clusters, &endpoints).map_err(|errors| errors.into_iter().map(rejection).collect())
+    }
+
+    fn secrets(&self, resources: &Resources, rejected: &mut Rejections) -> Arc<SecretStore> {
+        let given: Vec<config::Secret> = resources.secrets().map(|(secret, _)| config::Secret::clone(secret)).collect();
+        match SecretStore::build(&given, &|path| std::fs::read(path)) {
+            Ok(store) => Arc::new(store),
+            Err(errors) => {
+                rejected.extend(errors.into_iter().map(|error| reject(Kind::Secret, &error.secret, &error)));
+                Arc::default()
+            }
+        }
+    }
+
+    /// Loads the chains that listeners name.
+    fn chains(&mut self, resources: &Resources, rejected: &mut Rejections) -> Vec<LoadedChain> {
+        let mut wanted: Vec<(&config::FilterChain, ChainKind)> = Vec::new();
+        for (listener, _) in resources.listeners() {
+            for branch in listener.branches.iter().chain(&listener.default_branch) {
+                let (name, kind) = match &branch.protocol {
+                    Some(branch::Protocol::Http(http)) => (&http.filter_chain, ChainKind::Http),
+                    Some(branch::Protocol::Tcp(tcp)) => (&tcp.filter_chain, ChainKind::Tcp),
+                    None => continue,
+                };
+                if name.is_empty() || wanted.iter().any(|(chain, _)| chain.name == *name) {
+                    continue;
+                }
+                match resources.filter_chain(name) {
+                    Some(chain) => wanted.push((chain, kind)),
+                    None => rejected.push(reject(Kind::Listener, &listener.name, &format!("there is no filter chain {name:?}"))),
+                }
+            }
+        }
+        match self.chains.load(&wanted) {
+            Ok(chains) => chains,
+            Err(errors) => {
+                rejected.extend(errors.into_iter().map(|(name, error)| reject(Kind::FilterChain, &name, &error)));
+                Vec::new()
+            }
+        }
+    }
+
+    fn listener(&mut self, listener: &config::Listener, secrets: &SecretStore) -> Result<SnapshotListener, String> {
+        let name: Arc<str> = listener.name.as_str().into();
+        let mut compiled = CompiledListener::compile(listener, secrets, &self.resumption)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let mut branches = Vec::new();
+        for (at, branch) in listener.branches.iter().chain(&listener.default_branch).enumerate() {
+            let field = if at < listener.branches.len() { format!("branches[{at}]") } else { "defaultBranch".to_owned() };
+            branches.push(self.branch(&name, at, branch).map_err(|error| format!("{field}: {error}"))?);
+        }
+        let transparent = listener.original_destination() == config::OriginalDestination::Transparent;
+        let options = SocketOptions::new(listener.tcp.as_ref(), transparent);
+        let sockets = self.bind(&listener.address, &options)?;
+        let bound = sockets.address();
+        if let Some(ListenAddress::Tcp(address)) = &bound {
+            compiled.set_port(address.port());
+        }
+        let before = self.last.as_ref().and_then(|last| last.listener(&name));
+        let connections = before.map_or_else(Arc::default, |before| Arc::clone(&before.connections));
+        connections.set_most(u64::from(listener.max_connections));
+        let bound = bound.map_or_else(|| listener.address.clone(), |bound| bound.to_string());
+        Ok(SnapshotListener { name, bound, compiled, branches, connections, sockets })
+    }
+
+    fn branch(&self, listener: &Arc<str>, at: usize, branch: &config::Branch) -> Result<SnapshotBranch, String> {
+        let name = if branch.name.is_empty() { at.to_string() } else { branch.name.clone() };
+        let protocol = match &branch.protocol {
+            Some(branch::Protocol::Http(http)) => {
+                let sink = self.sink(http.access_log.as_ref())?;
+                let options = HttpOptions::compile(listener, &name, http, sink).map_err(|error| format!("http.{error}"))?;
+                Protocol::Http(Arc::new(options))
+            }
+            Some(branch::Protocol::Tcp(tcp)) => {
+                let sink = self.sink(tcp.access_log.as_ref())?;
+                Protocol::Tcp(Arc::new(TcpOptions::compile(listener, &name, tcp, sink).map_err(|error| error.to_string())?))
+            }
+            None => return Err("one of http, tcp must be set".into()),
+        };
+        Ok(SnapshotBranch { name: name.as_str().into(), protocol })
+    }
+
+    fn sink(&self, log: Option<&config::AccessLog>) -> Result<Option<Sink>, String> {
+        let Some(log) = log.filter(|log| !log.path.is_empty()) else { return Ok(None) };
+        let format = match log.format() {
+            config::access_log::Format::Text => Format::Text,
+            config::access_log::Format::Json => Format::Json,
+        };
+        self.access_logs.sink(&log.path, format).map(Some)
+    }
+
+    /// The sockets of an address: those in use, a predecessor's, or new ones.
+    fn bind(&mut self, address: &str, options: &SocketOptions) -> Result<Arc<Sockets>, String> {
+        if let Some(sockets) = self.sockets.get(address) {
+            return Ok(Arc::clone(sockets));
+        }
+        let parsed: ListenAddress = address.parse().map_err(|error| format!("address: {error}"))?;
+        let sockets = match self.inherited.remove(&parsed.to_string()) {
+            Some(sockets) if !sockets.is_empty() => sockets,
+            _ => bind(&parsed, options, self.workers).map_err(|error| format!("address: cannot listen on {address}: {error}"))?,
+        };
+        let dealt = deal(sockets, self.workers).map_err(|error| format!("address: {error}"))?;
+        let sockets = Arc::new(Sockets(Mutex::new(dealt)));
+        self.sockets.insert(address.to_owned(), Arc::clone(&sockets));
+        Ok(sockets)
+    }
+}
+
+/// How each cluster is secured. What has not changed is the same object, so that connections stay.
+fn cluster_tls(
+    resources: &Resources,
+    secrets: &SecretStore,
+    last: Option<&Snapshot>,
+    rejected: &mut Rejections,
+) -> HashMap<String, Arc<ClientTls>> {
+    let mut compiled = HashMap::new();
+    for (cluster, _) in resources.clusters() {
+        let Some(tls) = &cluster.tls else { continue };
+        let same = |last: &Snapshot| {
+            let unchanged = last
+                .resources
+                .cluster(&cluster.name)
+                .is_some_and(|before| before.tls == cluster.tls && before.protocol == cluster.protocol);
+            let secret = |name: &str| last.resources.secret(name) == resources.secret(name);
+            let kept = unchanged && secret(&tls.trust_roots) && secret(&tls.certificate);
+            kept.then(|| last.clusters.iter().find(|known| known.state.name() == cluster.name)?.tls.clone()).flatten()
+        };
+        let offered: &[&[u8]] = match cluster.protocol() {
+            config::UpstreamProtocol::Http1 => &[],
+            config::UpstreamProtocol::Http2 => &[b"h2"],
+            config::UpstreamProtocol::Negotiate | config::UpstreamProtocol::LikeDownstream => &[b"h2", b"http/1.1"],
+        };
+        match last.and_then(same).map_or_else(|| ClientTls::compile(tls, offered, secrets).map(Arc::new), Ok) {
+            Ok(tls) => {
+                if tls.is_insecure() {
+                    tracing::warn!(target: "config", cluster = cluster.name, "tls.insecureSkipVerify: servers of this cluster are not verified");
+                }
+                compiled.insert(cluster.name.clone(), tls);
+            }
+            Err(error) => rejected.push(reject(Kind::Cluster, &cluster.name, &format!("tls.{error}"))),
+        }
+    }
+    compiled
+}
+
+/// Which resource a path of the upstream side is about.
+fn subject(path: &str) -> (Kind, &str) {
+    let kind = if path.starts_with("endpoints") { Kind::Endpoints } else { Kind::Cluster };
+    let name = path.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(name, _)| name);
+    (kind, name)
+}

@@ -1,0 +1,14 @@
+//! The running proxy from outside: the real binary, real sockets, origins and clients that send and receive raw bytes.
+#![cfg(test)]
+
+#[path = "../http1_corpus/mod.rs"]
+#[allow(dead_code, reason = "the codec's own tests use the rest")]
+mod http1_corpus;
+mod support;
+
+mod http1;
+mod http2;
+mod lifecycle;
+mod malformed;
+mod routes;
+mod upgrade;
