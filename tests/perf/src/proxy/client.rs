@@ -23,7 +23,7 @@ impl Client {
         Ok(Self(socket))
     }
 
-    /// Sends a request without a body and reads the whole answer, which must have a length.
+    /// Sends a request without a body and reads the whole answer, which must have a length or come in chunks; those count with their framing.
     pub(super) fn ask(&mut self, method: &str, path: &str, header: &str) -> Result<Answer> {
         write!(self.0, "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{header}\r\n")?;
         let mut buffer = Vec::with_capacity(4096);
@@ -36,6 +36,12 @@ impl Client {
         };
         let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
         let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).with_context(|| format!("no status: {text}"))?;
+        if text.contains("\r\ntransfer-encoding: chunked\r\n") {
+            while !buffer.ends_with(b"0\r\n\r\n") {
+                self.more(&mut buffer)?;
+            }
+            return Ok(Answer { status, length: buffer.len() - head });
+        }
         let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
         let length: usize = length.with_context(|| format!("no length: {text}"))?;
         while buffer.len() < head + length {
