@@ -112,7 +112,7 @@ fn counters() -> Option<String> {
     stream.read_to_string(&mut text).ok()?;
     let sum = |name: &str| -> f64 {
         let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '));
-        text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, one| sum + one)
     };
     Some(format!(
         "requests {:.0} (HTTP/2 {:.0}), in flight {:.0}, connections {:.0}, filter time {:.3} ms, memory {:.1} MiB",
