@@ -83,7 +83,7 @@ impl<'a> Ground<'a> {
         match target.program {
             Program::Weir => command.args(["run", "-c"]).arg(&file),
             Program::Haproxy => command.args(["-db", "-f"]).arg(&file),
-            Program::Envoy => command.args(["--concurrency", "1", "-l", "error", "-c"]).arg(&file),
+            Program::Envoy => command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"]).arg(&file),
             _ => command.arg("-c").arg(&file),
         };
         let port = PORTS.iter().zip(ports).find(|(name, _)| **name == target.port).context("no such port")?.1;
