@@ -1,6 +1,7 @@
 //! The running proxy from outside: the real binary, real sockets, origins and clients that send and receive raw bytes.
 #![cfg(test)]
 
+mod guests;
 #[path = "../http1_corpus/mod.rs"]
 #[allow(dead_code, reason = "the codec's own tests use the rest")]
 mod http1_corpus;
@@ -10,5 +11,6 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod malformed;
+mod per_route;
 mod routes;
 mod upgrade;
