@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 /// Host functions that guests may call, and how many numbers each takes.
-const IMPORTS: [(&str, usize); 13] = [
+const IMPORTS: [(&str, usize); 14] = [
     ("proxy_log", 3),
     ("proxy_get_header_map_value", 5),
     ("proxy_add_header_map_value", 5),
@@ -15,6 +15,7 @@ const IMPORTS: [(&str, usize); 13] = [
     ("proxy_set_buffer_bytes", 5),
     ("proxy_clear_route_cache", 0),
     ("proxy_continue_stream", 1),
+    ("proxy_set_effective_context", 1),
     ("proxy_send_local_response", 8),
     ("proxy_call_foreign_function", 6),
     ("proxy_http_call", 10),
@@ -101,6 +102,11 @@ impl Guest {
 
 /// What `$has` found, as the two numbers that a host call wants.
 pub(crate) const FOUND: &str = "(i32.load (i32.const 0)) (i32.load (i32.const 4))";
+
+/// Remembers whose callback this is, for [`RETURN`].
+pub(crate) const REMEMBER: &str = "(i32.store (i32.const 32) (local.get $0))";
+/// In the callback of a callout, which is the root context's: acts on the stream that was remembered.
+pub(crate) const RETURN: &str = "(drop (call $proxy_set_effective_context (i32.load (i32.const 32))))";
 
 /// A filter that chooses the action which `x-route` names, and adds `x-chosen` with it.
 pub(crate) fn chooser() -> Guest {

@@ -185,6 +185,13 @@ pub(crate) fn http(config: &mut Value) -> &mut Value {
     &mut config["listeners"][0]["branches"][0]["http"]
 }
 
+/// Adds fields to an object, in place of those that have these names.
+pub(crate) fn with(object: &mut Value, more: Value) {
+    if let (Value::Object(object), Value::Object(more)) = (object, more) {
+        object.extend(more);
+    }
+}
+
 /// A cluster with these endpoints.
 pub(crate) fn cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
     let endpoints: Vec<Value> = endpoints.iter().map(|address| json!({ "address": address.to_string() })).collect();
