@@ -140,6 +140,12 @@ impl Proxy {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Waits until the log has a line with all of these.
+    pub(crate) async fn logs(&self, texts: &[&str]) {
+        let has = |line: &str| texts.iter().all(|text| line.contains(text));
+        until("a line in the log", async || self.log().lines().any(has).then_some(())).await;
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();

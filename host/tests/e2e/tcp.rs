@@ -167,7 +167,7 @@ async fn filters_see_and_change_what_passes() {
     upstream.closes().await;
     upstream.io.shutdown().await.unwrap();
     client.closes().await;
-    assert!(proxy.log().contains("opened"), "{}", proxy.log());
+    proxy.logs(&["main/marks", "opened"]).await;
 }
 
 #[tokio::test]
