@@ -89,7 +89,8 @@ impl Binding {
         let (stats, metrics, scope) = (engine.stats(&config), engine.metrics(&config), engine.scope(&config));
         let writes = config.body_access == BodyAccess::ReadWrite;
         let resizes = [AtomicBool::new(writes), AtomicBool::new(writes)];
-        let binding = Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope, proven: OnceLock::new(), resizes });
+        let binding =
+            Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope, proven: OnceLock::new(), resizes });
         canary::prove(&binding, canary)?;
         Ok(binding)
     }
