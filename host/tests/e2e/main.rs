@@ -11,6 +11,7 @@ mod http2;
 mod lifecycle;
 mod load;
 mod malformed;
+mod netfilter;
 mod restart;
 mod routes;
 mod soak;
