@@ -6,6 +6,7 @@
 mod http1_corpus;
 mod support;
 
+mod abuse;
 mod http1;
 mod http2;
 mod lifecycle;
