@@ -1,19 +1,25 @@
 //! The running proxy from outside: the real binary, real sockets, origins and clients that send and receive raw bytes.
 #![cfg(test)]
 
+mod certificates;
+mod guests;
 #[path = "../http1_corpus/mod.rs"]
 #[allow(dead_code, reason = "the codec's own tests use the rest")]
 mod http1_corpus;
 mod support;
 
 mod abuse;
+mod filters;
 mod http1;
 mod http2;
 mod lifecycle;
 mod load;
 mod malformed;
 mod netfilter;
+mod per_route;
 mod restart;
 mod routes;
 mod soak;
+mod tcp;
+mod tls;
 mod upgrade;
