@@ -8,6 +8,7 @@ mod guests;
 mod http1_corpus;
 mod support;
 
+mod differential;
 mod filters;
 mod http1;
 mod http2;
