@@ -10,6 +10,7 @@ mod support;
 
 mod differential;
 mod filters;
+mod grpc_web;
 mod http1;
 mod http2;
 mod lifecycle;
