@@ -8,6 +8,7 @@ mod guests;
 mod http1_corpus;
 mod support;
 
+mod abuse;
 mod differential;
 mod filters;
 mod grpc_web;
@@ -16,6 +17,7 @@ mod http2;
 mod lifecycle;
 mod load;
 mod malformed;
+mod netfilter;
 mod per_route;
 mod restart;
 mod routes;
