@@ -9,7 +9,9 @@ mod http1_corpus;
 mod support;
 
 mod abuse;
+mod differential;
 mod filters;
+mod grpc_web;
 mod http1;
 mod http2;
 mod lifecycle;
