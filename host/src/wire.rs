@@ -140,6 +140,11 @@ impl Wire {
         self.ending = true;
     }
 
+    /// Whether the stream is secured.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
     /// Bytes that wait to be written.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {

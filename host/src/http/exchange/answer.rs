@@ -12,6 +12,9 @@ use crate::http::fields::Known;
 use crate::http::{Frame, StreamError, Upstream};
 use crate::upstream::Outcome;
 
+/// A piece of a body that goes to the client before the next one is read: while the processor's caches still have it, and into the same buffer.
+const LARGE: usize = 64 << 10;
+
 impl<D: Downstream> Exchange<'_, D> {
     /// From the upstream into the filters.
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> bool {
@@ -152,7 +155,10 @@ impl<D: Downstream> Exchange<'_, D> {
             }
             Poll::Ready(Ok(())) => {}
         }
+        let large = self.response.pending.data.len() >= LARGE;
         if self.send_body().is_err() {
+            self.client_gone();
+        } else if large && let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
             self.client_gone();
         }
         true

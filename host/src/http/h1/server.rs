@@ -55,6 +55,8 @@ struct Http1 {
     ticket: Ticket,
     scheme: &'static [u8],
     limits: HeadLimits,
+    /// The client said that it sends nothing else, and has not.
+    silent: bool,
 }
 
 /// Serves a connection until it ends.
@@ -65,7 +67,7 @@ pub async fn serve(io: Io, connection: Rc<Connection>, ticket: Ticket, may_be_ht
     let limits = HeadLimits { bytes: given.header_bytes, count: given.header_count, target: given.path_bytes };
     let wire = Wire::new(io, &service.worker);
     drop(service);
-    let mut http = Http1 { wire, parser: Parser::new(), timer: LazyTimer::new(), connection, ticket, scheme, limits };
+    let mut http = Http1 { wire, parser: Parser::new(), timer: LazyTimer::new(), connection, ticket, scheme, limits, silent: false };
     loop {
         let service = http.connection.service();
         let mut fields = service.worker.fields();
@@ -175,7 +177,10 @@ impl Http1 {
         let mut exchange = Exchange::new(&self.connection, arrived, down, &mut self.timer);
         let ended = exchange.run().await;
         let down = exchange.downstream();
-        ended == Ended::Complete && down.keep_alive && down.encoder.is_end()
+        let complete = ended == Ended::Complete && down.encoder.is_end();
+        let stay = complete && down.keep_alive;
+        self.silent = complete && !head.keep_alive && self.wire.input.is_empty();
+        stay
     }
 
     /// Answers what is no request.
@@ -196,14 +201,18 @@ impl Http1 {
         Exchange::new(&self.connection, arrived, down, &mut self.timer).refuse(status, detail).await;
     }
 
-    /// Closes the connection so that the client can read the last response: what it still sends is read and dropped for a while.
+    /// Closes the connection so that the client can read the last response: what it still sends is read and dropped for a while. One that sends nothing
+    /// any more needs no such care, and closing a socket says goodbye by itself; only TLS says more.
     async fn linger(&mut self) {
         let wire = &mut self.wire;
-        if std::future::poll_fn(|cx| wire.poll_flush(cx)).await.is_err() {
+        if std::future::poll_fn(|cx| wire.poll_flush(cx)).await.is_err() || (self.silent && !wire.is_tls()) {
             return;
         }
         let mut io = std::pin::Pin::new(&mut wire.io);
         let _ = tokio::io::AsyncWriteExt::shutdown(&mut io).await;
+        if self.silent {
+            return;
+        }
         let drain = async {
             let mut buffer = [0; 4096];
             let mut read = 0;

@@ -121,6 +121,10 @@ impl Signals {
     }
 
     /// Whether the last write was refused: the peer does not read.
+    pub(crate) fn set_blocked(&self) {
+        self.blocked.set(true);
+    }
+
     pub(crate) fn blocked(&self) -> bool {
         self.blocked.get()
     }

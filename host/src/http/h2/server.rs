@@ -31,6 +31,7 @@ use super::{
     super::{BodyLength, fields::Fields, h1::Refusal},
     Chunk, H2Downstream,
     convert::{self, HeadLimits, Values},
+    cork::{Cork, Tap},
     meter::{Abuse, Budgets, Metered, Signals},
     stall::{FLOW_STALL, SWEEPS, Watch},
 };
@@ -177,6 +178,7 @@ where
     H: Handler,
     D: Future<Output = ()>,
 {
+    let (io, tap) = Cork::new(io);
     let metered = Metered::server(io, read, options.budgets());
     let signals = metered.signals();
     let connection = match timeout(options.handshake, options.builder().handshake(metered)).await {
@@ -184,10 +186,12 @@ where
         Ok(Err(error)) => return end_of(&error, None),
         Err(_) => return End::HandshakeTimeout,
     };
+    tap.take();
     let now = Instant::now();
     let mut drain = std::pin::pin!(drain);
     let mut driver = Driver {
         connection,
+        tap,
         signals,
         options,
         handler,
@@ -204,7 +208,10 @@ where
             draining = true;
             driver.drain(Instant::now());
         }
-        driver.poll(cx)
+        match driver.poll(cx) {
+            Poll::Pending => driver.let_go(cx),
+            over => over,
+        }
     })
     .await
 }
@@ -286,7 +293,8 @@ fn due(deadline: &mut Option<Instant>, now: Instant) -> bool {
 }
 
 struct Driver<'a, IO, H> {
-    connection: Connection<Metered<IO>, Chunk>,
+    connection: Connection<Metered<Cork<IO>>, Chunk>,
+    tap: Tap<IO>,
     signals: Rc<Signals>,
     options: &'a ServerOptions,
     handler: &'a mut H,
@@ -318,6 +326,18 @@ where
                         return Poll::Pending;
                     }
                 }
+            }
+        }
+    }
+
+    /// Writes what the library has said since the last time. Ready when that is not possible any more.
+    fn let_go(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.tap.poll_flush(cx) {
+            Poll::Ready(Ok(())) => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(if let Phase::Leaving(end) = self.phase { end } else { End::Broken }),
+            Poll::Pending => {
+                self.signals.set_blocked();
+                if self.poll_timer(cx).is_ready() { Poll::Ready(self.closed()) } else { Poll::Pending }
             }
         }
     }
