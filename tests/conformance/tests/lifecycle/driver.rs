@@ -376,7 +376,8 @@ impl World {
         let model = self.model.borrow();
         self.streams.iter().enumerate().find_map(|(at, running)| {
             let (taken, state) = (&running.as_ref()?.taken, &model.streams[at]);
-            let ended = state.reset || (taken[1].is_over() && (taken[0].is_over() || state.reply.is_some()));
+            let request_over = taken[0].is_over() || state.reply.is_some() || state.lost_a_filter();
+            let ended = state.reset || (taken[1].is_over() && request_over);
             (!ended).then(|| format!("stream {at} hangs: {taken:?}"))
         })
     }

@@ -174,6 +174,13 @@ pub(crate) struct Model {
     replies: usize,
 }
 
+impl Stream {
+    /// Whether a filter's instance died under it: with the response through, what is left of the request then goes nowhere.
+    pub(crate) fn lost_a_filter(&self) -> bool {
+        self.places.iter().any(|place| place.failed)
+    }
+}
+
 impl Model {
     pub(crate) fn new(policies: &[Policy], steps: &[Step]) -> Self {
         Self {
