@@ -18,9 +18,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that are kept.
-const ROOM: usize = 32 << 10;
+pub(super) const ROOM: usize = 32 << 10;
 /// What is at least this large is written from its own place, behind what is kept.
-const LARGE: usize = 8 << 10;
+pub(super) const LARGE: usize = 8 << 10;
 
 /// The stream that the library writes to.
 #[derive(Debug)]
@@ -44,17 +44,22 @@ struct Kept<IO> {
 #[derive(Debug)]
 struct Stream<IO> {
     io: IO,
+    /// No memory while nothing is kept: most connections are idle.
     bytes: Vec<u8>,
     /// How much of `bytes` was written.
-    written: usize,
+    gone: usize,
     /// Something was written since the last flush, or waits to be.
     unflushed: bool,
+    /// The last write was refused.
+    blocked: bool,
+    /// Bytes written so far.
+    written: u64,
 }
 
 impl<IO> Cork<IO> {
     pub(super) fn new(io: IO) -> (Self, Tap<IO>) {
-        let stream = RefCell::new(Stream { io, bytes: Vec::new(), written: 0, unflushed: false });
-        let kept = Rc::new(Kept { stream, tapped: Cell::new(false) });
+        let stream = Stream { io, bytes: Vec::new(), gone: 0, unflushed: false, blocked: false, written: 0 };
+        let kept = Rc::new(Kept { stream: RefCell::new(stream), tapped: Cell::new(false) });
         (Self { kept: Rc::clone(&kept) }, Tap { kept })
     }
 }
@@ -66,24 +71,45 @@ impl<IO: AsyncWrite + Unpin> Tap<IO> {
     }
 
     /// Writes what is kept.
+    #[inline]
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut stream = self.kept.stream.borrow_mut();
         if stream.unflushed { stream.poll_flush(cx) } else { Poll::Ready(Ok(())) }
     }
+
+    /// Whether the last write was refused: the peer does not read.
+    pub(super) fn blocked(&self) -> bool {
+        self.kept.stream.borrow().blocked
+    }
+
+    /// Bytes that the peer's side took so far.
+    pub(super) fn written(&self) -> u64 {
+        self.kept.stream.borrow().written
+    }
 }
 
 impl<IO: AsyncWrite + Unpin> Stream<IO> {
+    /// Writes all that is kept.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest @ [_, ..]) = self.bytes.get(self.written..) {
-            let count = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+        while let Some(rest @ [_, ..]) = self.bytes.get(self.gone..) {
+            let result = Pin::new(&mut self.io).poll_write(cx, rest);
+            let count = ready!(self.count(result))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += count;
+            self.gone += count;
         }
-        self.written = 0;
-        self.bytes.clear();
+        self.gone = 0;
+        self.bytes = Vec::new();
         Poll::Ready(Ok(()))
+    }
+
+    fn count(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.blocked = result.is_pending();
+        if let Poll::Ready(Ok(count)) = result {
+            self.written = self.written.wrapping_add(count as u64);
+        }
+        result
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -100,7 +126,11 @@ impl<IO: AsyncWrite + Unpin> Stream<IO> {
         }
         self.unflushed = true;
         if length >= LARGE {
-            return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+            let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+            return self.count(result);
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(ROOM);
         }
         slices.iter().for_each(|slice| self.bytes.extend_from_slice(slice));
         Poll::Ready(Ok(length))

@@ -335,10 +335,8 @@ where
         match self.tap.poll_flush(cx) {
             Poll::Ready(Ok(())) => Poll::Pending,
             Poll::Ready(Err(_)) => Poll::Ready(if let Phase::Leaving(end) = self.phase { end } else { End::Broken }),
-            Poll::Pending => {
-                self.signals.set_blocked();
-                if self.poll_timer(cx).is_ready() { Poll::Ready(self.closed()) } else { Poll::Pending }
-            }
+            Poll::Pending if self.poll_timer(cx).is_ready() => Poll::Ready(self.closed()),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -434,7 +432,7 @@ where
 
     /// Whether something waits for the peer.
     fn is_strained(&self) -> bool {
-        self.signals.blocked() || !self.shared.watch.is_empty()
+        self.tap.blocked() || !self.shared.watch.is_empty()
     }
 
     fn look(&mut self, now: Instant) {
@@ -468,8 +466,8 @@ where
         for _ in 0..self.shared.watch.sweep() {
             self.handler.count(FLOW_STALL);
         }
-        let written = self.signals.written();
-        let stuck = self.signals.blocked() && written == self.deadlines.written;
+        let written = self.tap.written();
+        let stuck = self.tap.blocked() && written == self.deadlines.written;
         self.deadlines.stuck = if stuck { self.deadlines.stuck + 1 } else { 0 };
         self.deadlines.written = written;
         if self.deadlines.stuck >= SWEEPS && !self.is_leaving() {
