@@ -12,7 +12,7 @@ use super::limits::{AcceptBackoff, AcceptFailures, ConnectionGuard, admit};
 use super::socket::ListenSocket;
 use crate::http::connection::Connection;
 use crate::http::{h1, h2_serve};
-use crate::observe::metrics::{Detailed, ListenerCounter, ListenerLevel};
+use crate::observe::metrics::{Detailed, ListenerCounter, ListenerLevel, ListenerMetrics};
 use crate::snapshot::{Protocol, Snapshot, SnapshotListener};
 use crate::tls::accept::{Accepted, Alpn, accept};
 use crate::tls::io::Socket;
@@ -94,13 +94,14 @@ async fn listen(worker: Rc<Worker>, name: Arc<str>, socket: ListenSocket) {
             return;
         }
     };
+    let metrics = worker.process().metrics.listener(&name);
     let mut backoff = AcceptBackoff::default();
     let failures = AcceptFailures::default();
     loop {
         match acceptor.accept().await {
             Ok((socket, peer)) => {
                 backoff.succeeded();
-                take(&worker, &name, socket, peer);
+                take(&worker, &name, &metrics, socket, peer);
             }
             Err(error) => {
                 tracing::warn!(target: "listener", listener = &*name, "accept: {error}");
@@ -111,54 +112,55 @@ async fn listen(worker: Rc<Worker>, name: Arc<str>, socket: ListenSocket) {
 }
 
 /// Begins to serve a connection, if there is room for it.
-fn take(worker: &Rc<Worker>, name: &Arc<str>, socket: Socket, peer: Option<std::net::SocketAddr>) {
+fn take(worker: &Rc<Worker>, name: &Arc<str>, metrics: &ListenerMetrics, socket: Socket, peer: Option<std::net::SocketAddr>) {
     let Some(snapshot) = worker.snapshot() else { return };
     let Some(listener) = snapshot.shared.listener(name).cloned() else { return };
-    let metrics = worker.process().metrics.listener(name);
     let Some(guard) = admit(&worker.process().connections, &listener.connections) else {
-        worker.metrics.detail(&metrics, Detailed::ConnectionRefusal, "too_many_connections");
+        worker.metrics.detail(metrics, Detailed::ConnectionRefusal, "too_many_connections");
         return;
     };
     if worker.is_overloaded() {
-        worker.metrics.detail(&metrics, Detailed::ConnectionRefusal, "overload");
+        worker.metrics.detail(metrics, Detailed::ConnectionRefusal, "overload");
         return;
     }
-    worker.metrics.listener(&metrics, ListenerCounter::Connections);
-    worker.metrics.listener_level(&metrics, ListenerLevel::Connections, 1);
-    let (worker, ticket) = (Rc::clone(worker), worker.ticket());
-    tokio::task::spawn_local(async move {
-        serve(&worker, &listener, socket, peer, ticket, guard).await;
-        worker.metrics.listener_level(&metrics, ListenerLevel::Connections, -1);
-    });
+    worker.metrics.listener(metrics, ListenerCounter::Connections);
+    worker.metrics.listener_level(metrics, ListenerLevel::Connections, 1);
+    let open = Open { worker: Rc::clone(worker), metrics: metrics.clone(), _guard: guard };
+    tokio::task::spawn_local(serve(listener, socket, peer, worker.ticket(), open));
 }
 
-async fn serve(
-    worker: &Rc<Worker>,
-    listener: &Arc<SnapshotListener>,
-    socket: Socket,
-    peer: Option<std::net::SocketAddr>,
-    ticket: Ticket,
+/// A connection's share of what is counted and limited; given back when it is dropped.
+struct Open {
+    worker: Rc<Worker>,
+    metrics: ListenerMetrics,
     _guard: ConnectionGuard,
-) {
-    let metrics = worker.process().metrics.listener(&listener.name);
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.metrics.listener_level(&self.metrics, ListenerLevel::Connections, -1);
+    }
+}
+
+async fn serve(listener: Arc<SnapshotListener>, socket: Socket, peer: Option<std::net::SocketAddr>, ticket: Ticket, open: Open) {
+    let Open { worker, metrics, .. } = &open;
     let Accepted { io, info, branch } = match accept(&listener.compiled, socket, peer, &worker.accepting).await {
         Ok(accepted) => accepted,
         Err(refusal) => {
             if refusal.is_tls() {
-                worker.metrics.listener(&metrics, ListenerCounter::TlsFailures);
+                worker.metrics.listener(metrics, ListenerCounter::TlsFailures);
             }
-            worker.metrics.detail(&metrics, Detailed::ConnectionRefusal, refusal.detail());
+            worker.metrics.detail(metrics, Detailed::ConnectionRefusal, refusal.detail());
             tracing::debug!(target: "listener", listener = &*listener.name, ?peer, "refused: {}", refusal.detail());
             return;
         }
     };
     if let Some(tls) = &info.tls {
-        worker.metrics.listener(&metrics, ListenerCounter::TlsHandshakes);
+        worker.metrics.listener(metrics, ListenerCounter::TlsHandshakes);
         if tls.resumed {
-            worker.metrics.listener(&metrics, ListenerCounter::TlsResumed);
+            worker.metrics.listener(metrics, ListenerCounter::TlsResumed);
         }
     }
-    drop(metrics);
     let (Some(branch), Some(snapshot)) = (listener.branches.get(branch), worker.snapshot()) else { return };
     match &branch.protocol {
         Protocol::Tcp(_) => {
@@ -181,5 +183,21 @@ async fn serve(
                 Box::pin(h2_serve::serve(io, read, connection, ticket)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle connection is its sockets and this.
+    #[test]
+    fn a_connection_is_small() {
+        let task = size(serve);
+        assert!(task <= 2048, "{task} bytes");
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use weir_wasm::Side;
 
 use super::failure::Failure;
-use super::record::{Details, Flags};
+use super::record::Details;
 use super::{BodyLength, Downstream, Ended, Exchange, body_length, next_data};
 use crate::http::fields::Known;
 use crate::http::{Frame, StreamError, Upstream};
@@ -242,6 +242,5 @@ impl<D: Downstream> Exchange<'_, D> {
             route.finish_response(host);
         }
         service.config.server_header.apply(&mut host.response, host.record.upstream_time.is_some());
-        let _ = Flags::NONE;
     }
 }

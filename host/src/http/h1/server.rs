@@ -169,6 +169,7 @@ impl Http1 {
             version: head.version,
             asked,
             keep_alive: stay,
+            last: !head.keep_alive,
             expects: head.expect_continue,
             connection: &self.connection,
             sent_head: false,
@@ -193,6 +194,7 @@ impl Http1 {
             version: Version::Http11,
             asked: Asked::Other,
             keep_alive: false,
+            last: false,
             expects: false,
             connection: &self.connection,
             sent_head: false,
@@ -202,10 +204,10 @@ impl Http1 {
     }
 
     /// Closes the connection so that the client can read the last response: what it still sends is read and dropped for a while. One that sends nothing
-    /// any more needs no such care, and closing a socket says goodbye by itself; only TLS says more.
+    /// any more needs no such care.
     async fn linger(&mut self) {
         let wire = &mut self.wire;
-        if std::future::poll_fn(|cx| wire.poll_flush(cx)).await.is_err() || (self.silent && !wire.is_tls()) {
+        if std::future::poll_fn(|cx| wire.poll_flush(cx)).await.is_err() || (self.silent && wire.is_closable()) {
             return;
         }
         let mut io = std::pin::Pin::new(&mut wire.io);
@@ -243,6 +245,8 @@ struct H1Downstream<'c> {
     version: Version,
     asked: Asked,
     keep_alive: bool,
+    /// The client said that it sends nothing else.
+    last: bool,
     /// The client waits for a 100 before it sends the body.
     expects: bool,
     connection: &'c Connection,
@@ -265,6 +269,9 @@ impl Outgoing for H1Downstream<'_> {
 
     #[inline]
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        if self.last && self.sent_head && self.encoder.is_end() && self.decoder.is_end() && self.wire.input.is_empty() {
+            self.wire.part();
+        }
         self.wire.poll_flush(cx)
     }
 
