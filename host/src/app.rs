@@ -15,10 +15,11 @@ use weir_wasm::{Engine, EngineOptions};
 
 use crate::filter::chain::ChainLoader;
 use crate::listener::limits::Handshakes;
+use crate::listener::socket::ListenSocket;
 use crate::observe::access_log::AccessLogs;
 use crate::observe::metrics::{FilterMetrics, Metrics, stamp};
 use crate::snapshot::{Compiler, Secured, Snapshot};
-use crate::source::{Apply, Outcome, Rejection, Update};
+use crate::source::{Apply, Kind, Outcome, Rejection, Update};
 use crate::tls::accept::AcceptContext;
 use crate::tls::refusal::RefusalCounts;
 use crate::tls::server::Resumption;
@@ -119,11 +120,27 @@ impl Workers {
         }
     }
 
+    /// Takes no new connections. Each worker says when it does not any more; what waits in queues that end is still accepted then.
+    #[must_use]
+    pub fn begin_drain(&self) -> Vec<oneshot::Receiver<()>> {
+        self.process.draining.store(true, Ordering::Relaxed);
+        let mut answers = Vec::new();
+        for worker in &self.commands {
+            let (send, receive) = oneshot::channel();
+            let _ = worker.send(Command::Drain(send));
+            answers.push(receive);
+        }
+        answers
+    }
+
     /// Takes no new connections and waits until those that there are have ended, or `patience` is over.
     pub async fn drain(&self, patience: Duration) {
-        self.tell(|| Command::Drain);
         let end = Instant::now() + patience;
-        while self.process.connections.open() > 0 && Instant::now() < end {
+        for answer in self.begin_drain() {
+            // A worker that has ended accepts nothing.
+            let _ = answer.await;
+        }
+        while self.process.is_busy() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let left = self.process.connections.open();
@@ -181,6 +198,12 @@ pub struct Applier {
     current: Arc<Current>,
 }
 
+impl Applier {
+    fn abandon(&self) {
+        self.compiler.lock().unwrap_or_else(PoisonError::into_inner).abandoned();
+    }
+}
+
 impl Apply for Applier {
     async fn apply(&mut self, update: Update) -> Outcome {
         let config = self.workers.process.metrics.config();
@@ -192,12 +215,19 @@ impl Apply for Applier {
             Outcome { rejected }
         };
         let everything = |reason: String| update.changed.first().map(|key| Rejection::new(key.clone(), reason)).into_iter().collect();
+        if self.workers.process.draining.load(Ordering::Relaxed) && update.changed.iter().any(|key| key.kind == Kind::Listener) {
+            return refused(everything("this process drains: its listeners do not change any more".into()));
+        }
         let snapshot = match tokio::task::spawn_blocking(compile).await {
             Ok(Ok(snapshot)) => snapshot,
-            Ok(Err(rejected)) => return refused(rejected),
+            Ok(Err(rejected)) => {
+                self.abandon();
+                return refused(rejected);
+            }
             Err(_) => return refused(everything("the compiler failed: see the log".into())),
         };
         if let Err(reason) = self.workers.prepare(&snapshot).await {
+            self.abandon();
             return refused(everything(reason));
         }
         self.compiler.lock().unwrap_or_else(PoisonError::into_inner).commit_clusters();
@@ -248,11 +278,17 @@ impl App {
         self.current.live()
     }
 
-    /// Starts workers as `bootstrap` says. Returns the proxy and what applies configurations to it.
+    /// The newest configuration that serves, once every source has had its say.
+    #[must_use]
+    pub fn complete(&self) -> Option<Arc<Snapshot>> {
+        self.current.get().filter(|snapshot| snapshot.complete)
+    }
+
+    /// Starts workers as `bootstrap` says, with a predecessor's sockets if there are any. Returns the proxy and what applies configurations to it.
     ///
     /// # Errors
     /// When this machine lacks something.
-    pub fn start(bootstrap: &Bootstrap) -> anyhow::Result<(Self, Applier)> {
+    pub fn start(bootstrap: &Bootstrap, inherited: HashMap<String, Vec<ListenSocket>>) -> anyhow::Result<(Self, Applier)> {
         let count = worker_count(bootstrap.workers);
         let limits = bootstrap.limits.unwrap_or_default();
         let metrics = Metrics::new();
@@ -277,15 +313,8 @@ impl App {
             node: Arc::new(bootstrap.node.as_ref().and_then(|node| node.locality.as_ref()).map(Locality::new).unwrap_or_default()),
             resolver: None,
         };
-        let compiler = Compiler::new(
-            ChainLoader::new(engine),
-            Clusters::new(services),
-            secured,
-            Resumption::new()?,
-            access_logs,
-            count,
-            HashMap::new(),
-        );
+        let compiler =
+            Compiler::new(ChainLoader::new(engine), Clusters::new(services), secured, Resumption::new()?, access_logs, count, inherited);
         let current = Arc::<Current>::default();
         let applier = Applier { compiler: Arc::new(Mutex::new(compiler)), workers: Arc::clone(&workers), current: Arc::clone(&current) };
         let drain_timeout = weir_model::duration::or(bootstrap.drain_timeout, DRAIN);

@@ -4,17 +4,11 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
-use weir_model::validate::Context;
 
-use crate::admin::Admin;
-use crate::app::App;
-use crate::operator::Operator;
-use crate::source::file::Loaded;
-use crate::source::{Hub, ads, file};
+use crate::control::context;
+use crate::source::file::{self, Loaded};
 
 /// Weir's data plane.
 #[derive(Debug, Parser)]
@@ -31,6 +25,13 @@ enum Command {
         /// A configuration file, or a folder of them; followed while the proxy runs
         #[arg(short, long, value_name = "PATH")]
         config: PathBuf,
+        /// Replace the process that runs with the same PATH, and be replaced by the next: a Unix socket, made here, for this user only
+        ///
+        /// To upgrade without losing a connection, start the new process with the same command line beside the old one. It takes the listening
+        /// sockets over; as soon as its whole configuration serves, the old process drains (`drainTimeout`) and ends. If the new one does not get
+        /// so far it ends with an error, and the old one goes on. Where nobody waits at PATH it simply starts.
+        #[arg(long, value_name = "PATH")]
+        handover: Option<PathBuf>,
     },
     /// Say what is wrong with a configuration, and nothing else
     Check {
@@ -59,7 +60,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Check { config } => check(&config),
-        Command::Run { config } => serve(&config),
+        Command::Run { config, handover } => serve(&config, handover.as_deref()),
     }
 }
 
@@ -70,11 +71,6 @@ fn say(text: &str) {
 fn complain(text: &str) -> ExitCode {
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
-}
-
-/// What a configuration may name: the filters of this binary.
-fn context() -> Context {
-    Context { builtins: Some(weir_filters::all().iter().map(|builtin| builtin.name.to_owned()).collect()), ..Context::default() }
 }
 
 fn load(path: &Path) -> Result<Loaded, ExitCode> {
@@ -89,7 +85,7 @@ fn check(path: &Path) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn serve(path: &Path) -> ExitCode {
+fn serve(path: &Path, handover: Option<&Path>) -> ExitCode {
     let Ok(loaded) = load(path) else { return ExitCode::FAILURE };
     let level = match crate::observe::log::start(&loaded.bootstrap.log.clone().unwrap_or_default()) {
         Ok(level) => level,
@@ -97,7 +93,7 @@ fn serve(path: &Path) -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let served = runtime.block_on(control(path, loaded, level));
+        let served = runtime.block_on(crate::control::control(path, loaded, level, handover));
         // A look at a slow file system must not hold up the end.
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         served
@@ -109,39 +105,4 @@ fn serve(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The control thread: applies configurations, serves the operator's pages, waits for signals.
-async fn control(path: &Path, loaded: Loaded, level: crate::observe::log::LogLevel) -> anyhow::Result<()> {
-    let bootstrap = loaded.bootstrap.clone();
-    let resources = loaded.resources.clone();
-    let (app, applier) = App::start(&bootstrap)?;
-    let app = Arc::new(app);
-    let hub = Hub::new(applier, bootstrap.discovery.is_some());
-    let operator = Operator::new(Arc::clone(&app), hub.status(), level);
-    if let Some(admin) = Admin::bind(&bootstrap.admin.clone().unwrap_or_default()).await? {
-        if let Some(address) = admin.local_addr() {
-            tracing::info!(target: "admin", "pages on http://{address}/");
-        }
-        tokio::spawn(admin.serve(Arc::clone(&operator)));
-    }
-    tokio::spawn(file::run(Arc::clone(&hub), path.to_owned(), context(), Some(loaded)));
-    if let Some(discovery) = &bootstrap.discovery {
-        let options = ads::Options::new(discovery, &bootstrap.node.clone().unwrap_or_default(), context());
-        tokio::spawn(ads::run(Arc::clone(&hub), options, ads::Grpcs::new(discovery, resources)));
-    }
-    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined1())?);
-    loop {
-        tokio::select! {
-            _ = signals.0.recv() => break,
-            _ = signals.1.recv() => break,
-            _ = signals.2.recv() => app.workers.process.access_logs.reopen(),
-            () = operator.asked_to_drain() => break,
-        }
-    }
-    tracing::info!(target: "app", "draining for up to {:?}", app.drain_timeout);
-    operator.draining();
-    app.workers.drain(app.drain_timeout).await;
-    app.workers.stop();
-    Ok(())
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod control;
 pub mod filter;
 pub mod http;
 pub mod listener;
@@ -12,6 +13,7 @@ pub mod overload;
 pub mod route;
 pub mod snapshot;
 pub mod source;
+pub mod succession;
 pub mod tcp;
 pub mod timer;
 pub mod tls;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use weir_model::config::{self, branch};
 use weir_model::resource::Kind;
@@ -15,7 +15,8 @@ use weir_wasm::Kind as ChainKind;
 use crate::filter::chain::{ChainLoader, LoadedChain};
 use crate::http::service::HttpOptions;
 use crate::listener::limits::ConnectionCount;
-use crate::listener::socket::{ListenAddress, ListenSocket, SocketOptions, bind, deal};
+use crate::listener::socket::{ListenAddress, ListenSocket, SocketOptions, adjust, bind};
+use crate::listener::sockets::Sockets;
 use crate::observe::access_log::{AccessLogs, Format, Sink};
 use crate::source::{Key, Rejection, Resources};
 use crate::tcp::TcpOptions;
@@ -89,36 +90,6 @@ pub enum Protocol {
     Tcp(Arc<TcpOptions>),
 }
 
-/// The sockets of an address, dealt out to workers. Whoever holds an old snapshot holds this, so closing does not wait for the last of them: a
-/// socket that is open but accepted from by nobody lets its clients wait in vain.
-#[derive(Debug)]
-pub struct Sockets(Mutex<Vec<Vec<ListenSocket>>>);
-
-impl Sockets {
-    fn dealt(&self) -> MutexGuard<'_, Vec<Vec<ListenSocket>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Those of one worker.
-    ///
-    /// # Errors
-    /// When there can be no further descriptor.
-    pub fn of_worker(&self, worker: usize) -> std::io::Result<Vec<ListenSocket>> {
-        self.dealt().get(worker).into_iter().flatten().map(ListenSocket::try_clone).collect()
-    }
-
-    /// The address with its real port.
-    #[must_use]
-    pub fn address(&self) -> Option<ListenAddress> {
-        self.dealt().iter().flatten().next()?.address().ok()
-    }
-
-    /// Listens no more, as soon as no worker accepts.
-    pub fn close(&self) {
-        self.dealt().clear();
-    }
-}
-
 impl Snapshot {
     /// The listener of this name.
     #[must_use]
@@ -154,8 +125,9 @@ pub struct Compiler {
     workers: usize,
     generation: AtomicU64,
     last: Option<Arc<Snapshot>>,
-    /// By the address that the configuration names. Kept until a snapshot without it serves.
+    /// By their key. Kept until a snapshot without them serves.
     sockets: HashMap<String, Arc<Sockets>>,
+    /// A predecessor's, until the first complete snapshot serves.
     inherited: HashMap<String, Vec<ListenSocket>>,
 }
 
@@ -166,7 +138,7 @@ fn reject(kind: Kind, name: &str, reason: &dyn std::fmt::Display) -> Rejection {
 }
 
 impl Compiler {
-    /// A compiler for this many workers. `inherited` are a predecessor's sockets by address.
+    /// A compiler for this many workers. `inherited` are a predecessor's sockets by key.
     #[must_use]
     pub fn new(
         chains: ChainLoader,
@@ -204,7 +176,7 @@ impl Compiler {
         let chains = self.chains(resources, &mut rejected);
         let mut listeners = Vec::new();
         for (listener, _) in resources.listeners() {
-            match self.listener(listener, &secrets) {
+            match self.listener(listener, &secrets, &listeners) {
                 Ok(compiled) => listeners.push(Arc::new(compiled)),
                 Err(reason) => rejected.push(reject(Kind::Listener, &listener.name, &reason)),
             }
@@ -233,15 +205,26 @@ impl Compiler {
 
     /// `snapshot` serves: what only older ones needed is let go.
     pub fn committed(&mut self, snapshot: &Arc<Snapshot>) {
-        self.sockets.retain(|_, sockets| {
-            let in_use = snapshot.listeners.iter().any(|listener| Arc::ptr_eq(&listener.sockets, sockets));
-            if !in_use {
-                sockets.close();
+        self.last = Some(Arc::clone(snapshot));
+        self.abandoned();
+        if snapshot.complete {
+            self.inherited.clear();
+        }
+    }
+
+    /// What was compiled last will not serve: sockets that were opened for it are closed, for nobody would accept.
+    pub fn abandoned(&mut self) {
+        let (last, inherited) = (self.last.as_ref(), &self.inherited);
+        self.sockets.retain(|key, sockets| {
+            let in_use = last.is_some_and(|last| last.listeners.iter().any(|listener| Arc::ptr_eq(&listener.sockets, sockets)));
+            match in_use {
+                true => {}
+                // The predecessor serves them still.
+                false if inherited.contains_key(key) => sockets.hand_over(),
+                false => sockets.close(),
             }
             in_use
         });
-        self.inherited.clear();
-        self.last = Some(Arc::clone(snapshot));
     }
 
     fn prepare_clusters(&self, resources: &Resources) -> Result<Prepared, Rejections> {
@@ -294,7 +277,12 @@ impl Compiler {
         }
     }
 
-    fn listener(&mut self, listener: &config::Listener, secrets: &SecretStore) -> Result<SnapshotListener, String> {
+    fn listener(
+        &mut self,
+        listener: &config::Listener,
+        secrets: &SecretStore,
+        others: &[Arc<SnapshotListener>],
+    ) -> Result<SnapshotListener, String> {
         let name: Arc<str> = listener.name.as_str().into();
         let mut compiled = CompiledListener::compile(listener, secrets, &self.resumption)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
@@ -305,7 +293,10 @@ impl Compiler {
         }
         let transparent = listener.original_destination() == config::OriginalDestination::Transparent;
         let options = SocketOptions::new(listener.tcp.as_ref(), transparent);
-        let sockets = self.bind(&listener.address, &options)?;
+        let sockets = self.bind(&name, &listener.address, &options)?;
+        if let Some(other) = others.iter().find(|other| Arc::ptr_eq(&other.sockets, &sockets)) {
+            return Err(format!("address: the listener {:?} has this address", other.name));
+        }
         let bound = sockets.address();
         if let Some(ListenAddress::Tcp(address)) = &bound {
             compiled.set_port(address.port());
@@ -344,18 +335,27 @@ impl Compiler {
     }
 
     /// The sockets of an address: those in use, a predecessor's, or new ones.
-    fn bind(&mut self, address: &str, options: &SocketOptions) -> Result<Arc<Sockets>, String> {
-        if let Some(sockets) = self.sockets.get(address) {
+    fn bind(&mut self, listener: &str, address: &str, options: &SocketOptions) -> Result<Arc<Sockets>, String> {
+        let parsed: ListenAddress = address.parse().map_err(|error| format!("address: {error}"))?;
+        let failed = |error: std::io::Error| format!("address: cannot listen on {address}: {error}");
+        let key = Sockets::key(&parsed, listener);
+        if let Some(sockets) = self.sockets.get(&key) {
+            sockets.adjust(options).map_err(failed)?;
             return Ok(Arc::clone(sockets));
         }
-        let parsed: ListenAddress = address.parse().map_err(|error| format!("address: {error}"))?;
-        let sockets = match self.inherited.remove(&parsed.to_string()) {
-            Some(sockets) if !sockets.is_empty() => sockets,
-            _ => bind(&parsed, options, self.workers).map_err(|error| format!("address: cannot listen on {address}: {error}"))?,
+        // Out of the map only when they serve: a configuration that is refused gives them back.
+        let inherited: Option<std::io::Result<Vec<_>>> =
+            self.inherited.get(&key).map(|sockets| sockets.iter().map(ListenSocket::try_clone).collect());
+        let sockets = match inherited {
+            Some(sockets) => {
+                let sockets = sockets.map_err(failed)?;
+                sockets.iter().try_for_each(|socket| adjust(socket, options)).map_err(failed)?;
+                sockets
+            }
+            None => bind(&parsed, options, self.workers).map_err(failed)?,
         };
-        let dealt = deal(sockets, self.workers).map_err(|error| format!("address: {error}"))?;
-        let sockets = Arc::new(Sockets(Mutex::new(dealt)));
-        self.sockets.insert(address.to_owned(), Arc::clone(&sockets));
+        let sockets = Arc::new(Sockets::new(key.clone(), sockets, *options, self.workers).map_err(failed)?);
+        self.sockets.insert(key, Arc::clone(&sockets));
         Ok(sockets)
     }
 }

@@ -47,8 +47,21 @@ pub struct Process {
     pub access_logs: Arc<AccessLogs>,
     /// Requests in progress that are allowed; 0 is no limit.
     pub max_requests: AtomicU64,
+    /// No new work is taken.
+    pub draining: AtomicBool,
     requests: AtomicU64,
     next_connection: AtomicU64,
+    ending: Arc<AtomicU64>,
+}
+
+/// A queue of connections that is being emptied.
+#[derive(Debug)]
+pub struct Ending(Arc<AtomicU64>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// What a worker is told.
@@ -59,8 +72,8 @@ pub enum Command {
     Commit(oneshot::Sender<()>),
     /// Forget the prepared configuration.
     Abandon,
-    /// Take no new connections; end those that there are in order.
-    Drain,
+    /// Take no new connections; end those that there are in order. Answers when none of this worker's listeners accepts as usual.
+    Drain(oneshot::Sender<()>),
     /// End.
     Stop,
 }
@@ -137,9 +150,25 @@ impl Process {
             metrics,
             access_logs,
             max_requests: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             next_connection: AtomicU64::new(0),
+            ending: Arc::default(),
         })
+    }
+
+    /// Counts a queue of connections that is being emptied.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        self.ending.fetch_add(1, Ordering::Relaxed);
+        Ending(Arc::clone(&self.ending))
+    }
+
+    /// Whether there are connections, or may be more in queues.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        // Queues first: what comes out of one is counted as a connection before the queue is over.
+        self.ending.load(Ordering::Acquire) > 0 || self.connections.open() > 0
     }
 }
 
@@ -460,9 +489,10 @@ impl Worker {
                     let _ = answer.send(prepared);
                 }
                 Command::Commit(answer) => {
+                    let before = self.snapshot();
                     self.commit();
-                    if let Some(snapshot) = self.snapshot() {
-                        listening.update(&self, &snapshot.shared);
+                    if let Some(now) = self.snapshot().filter(|_| !self.is_draining()) {
+                        listening.update(&self, before.as_ref(), &now);
                     }
                     let _ = answer.send(());
                 }
@@ -471,13 +501,11 @@ impl Worker {
                         self.retire_new(&abandoned);
                     }
                 }
-                Command::Drain => {
+                Command::Drain(answer) => {
                     self.draining.set(true);
-                    listening.stop();
-                    if let Some(snapshot) = self.snapshot() {
-                        snapshot.shared.listeners.iter().for_each(|listener| listener.sockets.close());
-                    }
+                    listening.stop(&self, self.snapshot().as_ref());
                     self.wake_connections();
+                    let _ = answer.send(());
                 }
                 Command::Stop => break,
             }

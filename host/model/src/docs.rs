@@ -22,6 +22,19 @@ out of date. What a file holds is a [Bootstrap](#bootstrap). Samples are beside 
 Names are written `lowerCamelCase` or `snake_case`. A duration is `250ms`, `1.5s`, `1m30s` or `2h`. Values of enumerations are written as below, or in
 capitals with underscores; the first is the default. A field that is not written is 0, empty or absent, and means what its line says. Unknown fields
 are errors. JSON is YAML. A file may hold several documents, and a folder several files: lists are joined, single fields may stand once.
+
+# The process
+
+`weir-proxy run -c PATH` serves and follows the file or folder; `weir-proxy check -c PATH` says what is wrong with it; `--help` has the rest.
+
+SIGTERM and SIGINT drain: who waits to be accepted is served, keep-alive connections end with their next response (or after 2 s without a request), HTTP/2
+connections are told with GOAWAY, and the process ends when all is done or `drainTimeout` is over. A second signal ends it at once. SIGUSR1 opens access
+logs again.
+
+To upgrade without losing a connection, run with `--handover PATH`, the path of a Unix socket that only this user may use, and start the new process beside
+the old one with the same path. It takes over all listening sockets, the operator's pages included, whatever the number of workers on either side. As soon
+as its whole configuration serves, the old process drains and ends. Listeners that the new configuration does not have are drained too. A new process that
+does not come to serve within 110 s ends with an error, and the old one goes on.
 ";
 
 /// The page, in Markdown.

@@ -24,6 +24,8 @@ use weir_model::address::Address;
 use weir_model::config;
 
 use self::http::{Method, Reply, Request, Stream};
+use crate::listener::socket::{ListenAddress, ListenSocket};
+use crate::listener::sockets::SocketFile;
 use crate::observe::metrics::Metrics;
 
 /// Where the pages are unless told otherwise.
@@ -72,7 +74,8 @@ pub trait AdminState: Send + Sync + 'static {
 
 /// The pages, listening.
 pub struct Admin {
-    listener: Listener,
+    socket: ListenSocket,
+    file: Option<SocketFile>,
     hosts: Vec<String>,
 }
 
@@ -81,44 +84,81 @@ enum Listener {
     Unix(UnixListener),
 }
 
+/// The name under which a successor gets the socket of the pages; `None` if they are off.
+#[must_use]
+pub fn socket_key(admin: &config::Admin) -> Option<String> {
+    address(admin).map(|address| format!("admin {address}"))
+}
+
+fn address(admin: &config::Admin) -> Option<&str> {
+    match admin.address.as_str() {
+        "off" => None,
+        "" => Some(DEFAULT_ADDRESS),
+        address => Some(address),
+    }
+}
+
 impl Admin {
-    /// Listens as `admin` says; `None` if the pages are off.
+    /// Listens as `admin` says, on a predecessor's socket if there is one; `None` if the pages are off.
     ///
     /// # Errors
     /// When the address is none, or taken.
-    pub async fn bind(admin: &config::Admin) -> io::Result<Option<Self>> {
-        let address = match admin.address.as_str() {
-            "off" => return Ok(None),
-            "" => DEFAULT_ADDRESS,
-            address => address,
-        };
+    pub fn bind(admin: &config::Admin, inherited: Option<ListenSocket>) -> io::Result<Option<Self>> {
+        let Some(address) = address(admin) else { return Ok(None) };
         let invalid =
             |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("admin address {address:?}: {error}"));
-        let listener = match address.parse::<Address>().map_err(|error| invalid(&error))? {
-            Address::Socket(address) => Listener::Tcp(TcpListener::bind(address).await?),
-            Address::Unix(path) => Listener::Unix(bind_unix(&path)?),
-            Address::Name { .. } => return Err(invalid(&"an IP address is needed")),
+        let parsed = address.parse::<Address>().map_err(|error| invalid(&error))?;
+        let socket = match (inherited, &parsed) {
+            (Some(socket), _) => socket,
+            (None, Address::Socket(address)) => bind_tcp(*address)?,
+            (None, Address::Unix(path)) => bind_unix(path)?,
+            (None, Address::Name { .. }) => return Err(invalid(&"an IP address is needed")),
         };
-        Ok(Some(Self { listener, hosts: admin.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect() }))
+        let file = if let Address::Unix(path) = parsed { SocketFile::at(path) } else { None };
+        Ok(Some(Self { socket, file, hosts: admin.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect() }))
     }
 
     /// Where it listens; nothing for a Unix socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        match &self.listener {
-            Listener::Tcp(listener) => listener.local_addr().ok(),
-            Listener::Unix(_) => None,
+        match self.socket.address().ok()? {
+            ListenAddress::Tcp(address) => Some(address),
+            ListenAddress::Unix(_) => None,
         }
+    }
+
+    /// The socket once more, for a successor.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn socket(&self) -> io::Result<ListenSocket> {
+        self.socket.try_clone()
+    }
+
+    /// The file of a Unix socket, to be removed at the end.
+    pub(crate) fn take_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
     }
 
     /// Serves for ever: drop the future to stop.
     pub async fn serve<S: AdminState>(self, state: Arc<S>) {
+        let listener = match self.socket {
+            ListenSocket::Tcp(socket) => TcpListener::from_std(socket).map(Listener::Tcp),
+            ListenSocket::Unix(socket) => UnixListener::from_std(socket).map(Listener::Unix),
+        };
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(target: "admin", "cannot accept: {error}");
+                return;
+            }
+        };
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         // One page of counters is rendered at a time.
         let site = Arc::new(Site { state, hosts: self.hosts, rendering: Semaphore::new(1) });
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
-            let accepted: io::Result<Box<dyn Stream>> = match &self.listener {
+            let accepted: io::Result<Box<dyn Stream>> = match &listener {
                 Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Box::new(stream) as _),
                 Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Box::new(stream) as _),
             };
@@ -137,16 +177,24 @@ impl Admin {
     }
 }
 
-fn bind_unix(path: &std::path::Path) -> io::Result<UnixListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<ListenSocket> {
+    // Sets SO_REUSEADDR.
+    let socket = std::net::TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(ListenSocket::Tcp(socket))
+}
+
+fn bind_unix(path: &std::path::Path) -> io::Result<ListenSocket> {
     use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
     // A socket that a dead process has left.
     let stale = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     if stale && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
+    let socket = std::os::unix::net::UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    socket.set_nonblocking(true)?;
+    Ok(ListenSocket::Unix(socket))
 }
 
 /// What connections share.

@@ -71,7 +71,7 @@ struct Pages {
 impl Pages {
     async fn start() -> Self {
         let config = config::Admin { address: "127.0.0.1:0".into(), allowed_hosts: vec!["Proxy.example".into()] };
-        let admin = Admin::bind(&config).await.unwrap().unwrap();
+        let admin = Admin::bind(&config, None).unwrap().unwrap();
         let address = admin.local_addr().unwrap();
         let state = Arc::new(State { metrics: Some(Metrics::new()), ..State::default() });
         let task = tokio::spawn(admin.serve(Arc::clone(&state)));
@@ -182,11 +182,11 @@ async fn a_unix_socket_is_its_owners_and_a_stale_one_is_replaced() {
     let path = folder.path().join("admin.sock");
     let config = config::Admin { address: format!("unix:{}", path.display()), ..config::Admin::default() };
     for _ in 0..2 {
-        let admin = Admin::bind(&config).await.unwrap().unwrap();
+        let admin = Admin::bind(&config, None).unwrap().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(admin.local_addr().is_none());
-        assert!(Admin::bind(&config).await.is_err(), "a living one is left alone");
+        assert!(Admin::bind(&config, None).is_err(), "a living one is left alone");
     }
-    assert!(Admin::bind(&config::Admin { address: "off".into(), ..config::Admin::default() }).await.unwrap().is_none());
-    assert!(Admin::bind(&config::Admin { address: "nonsense".into(), ..config::Admin::default() }).await.is_err());
+    assert!(Admin::bind(&config::Admin { address: "off".into(), ..config::Admin::default() }, None).unwrap().is_none());
+    assert!(Admin::bind(&config::Admin { address: "nonsense".into(), ..config::Admin::default() }, None).is_err());
 }

@@ -5,10 +5,12 @@
 //! what waits in it when the predecessor stops is accepted by the successor. If the successor dies before it confirms, nothing has changed.
 //!
 //! All sockets are handed over, whatever the number of workers on either side: each has a queue of its own. Only a process of the same user is
-//! talked to. Both sides are blocking, bounded by time-outs, and meant for a thread of their own.
+//! talked to. Both sides are blocking, bounded by time-outs, and meant for a thread of their own. What the successor has no use for stays the
+//! predecessor's, who closes it in order.
 //!
 //! On the wire, both ways: a length (`u32`, big endian) and that many bytes of JSON; with a message that lists sockets, their descriptors.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,19 +21,19 @@ use std::time::Duration;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Serialize};
 
-use super::socket::{ListenAddress, ListenSocket};
+use super::socket::ListenSocket;
 
 /// The version of what is said here. Versions that do not know each other do not hand over.
 const VERSION: u32 = 1;
 /// Descriptors in one message; the kernel takes 253.
 const BATCH: usize = 64;
-/// Longest message: addresses of one batch fit many times.
-const LONGEST: usize = 64 * 1024;
+/// Longest message: the names of all sockets fit.
+const LONGEST: usize = 4 << 20;
 /// Most sockets that a successor takes.
 const MOST_SOCKETS: usize = 16 * 1024;
 /// How long one side waits for the next message of the other. Between receiving and confirming the successor compiles its configuration.
 const STEP: Duration = Duration::from_secs(10);
-const CONFIRM: Duration = Duration::from_secs(120);
+pub(crate) const CONFIRM: Duration = Duration::from_secs(120);
 
 /// Why a handover did not happen. The predecessor goes on as before.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +52,8 @@ pub enum HandoverError {
 /// One listening socket and what it is for.
 #[derive(Debug)]
 pub struct Offer {
-    /// Address it listens on, as configured: with port 0 if that was asked for.
-    pub address: ListenAddress,
+    /// What it is for, in words that both processes use: see [`super::sockets::Sockets::key`].
+    pub key: String,
     /// Worker that accepted on it.
     pub worker: u32,
     /// The socket.
@@ -67,15 +69,15 @@ enum Message {
     Sockets { keys: Vec<Key> },
     /// Predecessor: that was all.
     End,
-    /// Successor: accepting.
-    Taken { count: usize },
+    /// Successor: accepting on the sockets of these keys.
+    Taken { keys: Vec<String> },
     /// Predecessor: no longer accepting.
     Draining,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Key {
-    address: String,
+    key: String,
     worker: u32,
 }
 
@@ -104,12 +106,17 @@ impl HandoverServer {
         Ok(Self { listener })
     }
 
-    /// Waits up to `wait` for a successor and hands it what `offers` returns. When it confirms, `stop_accepting` is called, and has to return
-    /// when no worker accepts any more; then the successor is told. `false` when nobody came.
+    /// Waits up to `wait` for a successor and hands it what `offers` returns. When it confirms, `stop_accepting` is called with the keys that it took,
+    /// and has to return when no worker accepts on those any more; then the successor is told. `false` when nobody came.
     ///
     /// # Errors
     /// When the successor fails before it confirms: this process still accepts, call again. After that nothing is an error.
-    pub fn serve(&self, wait: Duration, offers: &dyn Fn() -> Vec<Offer>, stop_accepting: &mut dyn FnMut()) -> Result<bool, HandoverError> {
+    pub fn serve(
+        &self,
+        wait: Duration,
+        offers: &dyn Fn() -> Vec<Offer>,
+        stop_accepting: &mut dyn FnMut(&[String]),
+    ) -> Result<bool, HandoverError> {
         socket2::SockRef::from(&self.listener).set_read_timeout(Some(wait))?;
         let mut stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
@@ -130,10 +137,9 @@ impl HandoverServer {
         send(&mut stream, &Message::End)?;
         stream.set_read_timeout(Some(CONFIRM))?;
         match receive(&mut stream)? {
-            Message::Taken { .. } => {}
+            Message::Taken { keys } => stop_accepting(&keys),
             other => return Err(HandoverError::Protocol(format!("{other:?}"))),
         }
-        stop_accepting();
         // The successor serves already; that it no longer listens to us changes nothing.
         let _ = send(&mut stream, &Message::Draining);
         Ok(true)
@@ -145,7 +151,6 @@ impl HandoverServer {
 pub struct Inherited {
     stream: UnixStream,
     offers: Vec<Offer>,
-    received: usize,
 }
 
 /// Asks the process that waits at `path` for its sockets. `None` when there is no such process.
@@ -166,43 +171,34 @@ pub fn take_over(path: &Path) -> Result<Option<Inherited>, HandoverError> {
         match message {
             Message::Sockets { keys } if keys.len() == fds.len() && offers.len() + keys.len() <= MOST_SOCKETS => {
                 for (key, fd) in keys.into_iter().zip(fds) {
-                    let address = key.address.parse().map_err(|e| HandoverError::Protocol(format!("{e}")))?;
-                    offers.push(Offer { address, worker: key.worker, socket: ListenSocket::try_from(fd)? });
+                    offers.push(Offer { key: key.key, worker: key.worker, socket: ListenSocket::try_from(fd)? });
                 }
             }
             Message::End if fds.is_empty() => break,
             other => return Err(HandoverError::Protocol(format!("{other:?} with {} descriptors", fds.len()))),
         }
     }
-    let received = offers.len();
-    Ok(Some(Inherited { stream, offers, received }))
+    Ok(Some(Inherited { stream, offers }))
 }
 
 impl Inherited {
-    /// Addresses that are still to be had, each once.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<ListenAddress> {
-        let mut all: Vec<_> = self.offers.iter().map(|offer| offer.address.clone()).collect();
-        all.sort();
-        all.dedup();
-        all
+    /// All sockets by key, each key's in the order of their workers. They are accepted on by both processes until [`Self::confirm`].
+    pub fn take(&mut self) -> HashMap<String, Vec<ListenSocket>> {
+        let mut offers = std::mem::take(&mut self.offers);
+        offers.sort_by_key(|offer| offer.worker);
+        let mut taken = HashMap::<_, Vec<_>>::new();
+        for offer in offers {
+            taken.entry(offer.key).or_default().push(offer.socket);
+        }
+        taken
     }
 
-    /// All sockets of an address, in the order of their workers. They are accepted on by both processes until [`Self::confirm`].
-    pub fn take(&mut self, address: &ListenAddress) -> Vec<ListenSocket> {
-        let (mut taken, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.offers).into_iter().partition(|offer| offer.address == *address);
-        self.offers = rest;
-        taken.sort_by_key(|offer| offer.worker);
-        taken.into_iter().map(|offer| offer.socket).collect()
-    }
-
-    /// Tells the predecessor that this process accepts, and waits until it does not any more. Sockets that were not taken are closed.
+    /// Tells the predecessor which keys this process accepts on, and waits until it does not any more.
     ///
     /// # Errors
-    /// When the predecessor cannot be told. It then goes on accepting, which is no loss: both do.
-    pub fn confirm(mut self) -> Result<(), HandoverError> {
-        let count = self.received - self.offers.len();
-        send(&mut self.stream, &Message::Taken { count })?;
+    /// When the predecessor cannot be told. It then goes on accepting.
+    pub fn confirm(mut self, keys: Vec<String>) -> Result<(), HandoverError> {
+        send(&mut self.stream, &Message::Taken { keys })?;
         self.stream.set_read_timeout(Some(CONFIRM))?;
         match receive(&mut self.stream)? {
             Message::Draining => Ok(()),
@@ -234,7 +230,7 @@ fn send(stream: &mut UnixStream, message: &Message) -> Result<(), HandoverError>
 
 /// Sends a message with its sockets. The descriptors go with the first byte; the rest may follow on its own.
 fn send_sockets(mut stream: &UnixStream, batch: &[Offer]) -> Result<(), HandoverError> {
-    let keys = batch.iter().map(|offer| Key { address: offer.address.to_string(), worker: offer.worker }).collect();
+    let keys = batch.iter().map(|offer| Key { key: offer.key.clone(), worker: offer.worker }).collect();
     let bytes = encode(&Message::Sockets { keys })?;
     let fds: Vec<_> = batch.iter().map(|offer| offer.socket.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
@@ -283,7 +279,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::listener::socket::{SocketOptions, bind};
+    use crate::listener::socket::{ListenAddress, SocketOptions, bind};
 
     const WAIT: Duration = Duration::from_secs(20);
 
@@ -295,7 +291,7 @@ mod tests {
 
     fn offers(address: SocketAddr, sockets: &[ListenSocket]) -> Vec<Offer> {
         let offer = |(i, socket): (usize, &ListenSocket)| Offer {
-            address: ListenAddress::Tcp(address),
+            key: address.to_string(),
             worker: u32::try_from(i).unwrap(),
             socket: socket.try_clone().unwrap(),
         };
@@ -356,7 +352,8 @@ mod tests {
             scope.spawn(|| {
                 let old_worker = scope.spawn(|| accept_loop(&old_sockets, b'P', &stop_old, &by_old));
                 let mut worker = Some(old_worker);
-                let handed = server.serve(WAIT, &|| offers(address, &old_sockets), &mut || {
+                let handed = server.serve(WAIT, &|| offers(address, &old_sockets), &mut |keys| {
+                    assert_eq!(keys, [address.to_string()]);
                     stop_old.store(true, SeqCst);
                     worker.take().unwrap().join().unwrap();
                 });
@@ -366,12 +363,11 @@ mod tests {
                 std::thread::yield_now();
             }
             let mut inherited = take_over(&path).unwrap().unwrap();
-            assert_eq!(inherited.addresses(), [ListenAddress::Tcp(address)]);
-            let mine = inherited.take(&ListenAddress::Tcp(address));
+            let mine = inherited.take().remove(&address.to_string()).unwrap();
             assert_eq!(mine.len(), 3, "all queues, however many workers the successor has");
             let (stop, served) = (&stop_new, &by_new);
             let new_worker = scope.spawn(move || accept_loop(&mine, b'S', stop, served));
-            inherited.confirm().unwrap();
+            inherited.confirm(vec![address.to_string()]).unwrap();
             let before = by_new.load(SeqCst);
             while by_new.load(SeqCst) < before + 20 {
                 std::thread::yield_now();
@@ -399,11 +395,11 @@ mod tests {
                 let mut kept = Some(old_sockets);
                 let lent = offers(address, kept.as_ref().unwrap());
                 let lent = std::cell::RefCell::new(Some(lent));
-                server.serve(WAIT, &|| lent.borrow_mut().take().unwrap(), &mut || drop(kept.take())).unwrap()
+                server.serve(WAIT, &|| lent.borrow_mut().take().unwrap(), &mut |_| drop(kept.take())).unwrap()
             });
             let mut inherited = take_over(&path).unwrap().unwrap();
-            let mine = inherited.take(&ListenAddress::Tcp(address));
-            inherited.confirm().unwrap();
+            let mine = inherited.take().remove(&address.to_string()).unwrap();
+            inherited.confirm(vec![address.to_string()]).unwrap();
             assert!(predecessor.join().unwrap());
             let served = AtomicUsize::new(0);
             accept_loop(&mine, b'S', &AtomicBool::new(true), &served);
@@ -421,16 +417,16 @@ mod tests {
         let (address, old_sockets) = sockets(1);
         let server = HandoverServer::bind(&path).unwrap();
         std::thread::scope(|scope| {
-            let predecessor = scope.spawn(|| server.serve(WAIT, &|| offers(address, &old_sockets), &mut || panic!("must not stop")));
+            let predecessor = scope.spawn(|| server.serve(WAIT, &|| offers(address, &old_sockets), &mut |_| panic!("must not stop")));
             drop(take_over(&path).unwrap().unwrap());
             assert!(predecessor.join().unwrap().is_err());
             let mut client = UnixStream::connect(&path).unwrap();
             client.write_all(&[0xFF; 8]).unwrap();
-            let refused = server.serve(WAIT, &|| offers(address, &old_sockets), &mut || panic!("must not stop"));
+            let refused = server.serve(WAIT, &|| offers(address, &old_sockets), &mut |_| panic!("must not stop"));
             assert!(matches!(refused, Err(HandoverError::Protocol(_))), "{refused:?}");
         });
         assert!(TcpStream::connect(address).is_ok());
-        assert!(!server.serve(Duration::from_millis(1), &Vec::new, &mut || ()).unwrap(), "nobody came");
+        assert!(!server.serve(Duration::from_millis(1), &Vec::new, &mut |_| ()).unwrap(), "nobody came");
     }
 
     #[test]
@@ -440,10 +436,10 @@ mod tests {
         let (address, old_sockets) = sockets(BATCH + 5);
         let server = HandoverServer::bind(&path).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| server.serve(WAIT, &|| offers(address, &old_sockets), &mut || ()).unwrap());
+            scope.spawn(|| server.serve(WAIT, &|| offers(address, &old_sockets), &mut |_| ()).unwrap());
             let mut inherited = take_over(&path).unwrap().unwrap();
-            assert_eq!(inherited.take(&ListenAddress::Tcp(address)).len(), BATCH + 5);
-            inherited.confirm().unwrap();
+            assert_eq!(inherited.take()[&address.to_string()].len(), BATCH + 5);
+            inherited.confirm(Vec::new()).unwrap();
         });
     }
 

@@ -10,3 +10,4 @@ pub mod limits;
 pub mod matching;
 pub mod proxy_protocol;
 pub mod socket;
+pub mod sockets;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use weir_model::config::TcpOptions;
 
 /// Where to listen.
@@ -226,18 +226,40 @@ fn open_tcp(address: SocketAddr, options: &SocketOptions, share: bool) -> io::Re
 
 fn listen(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    if let Some(idle) = options.keepalive {
-        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(PROBE_INTERVAL.min(idle)).with_retries(PROBES);
-        socket.set_tcp_keepalive(&keepalive)?;
+    match options.keepalive {
+        Some(idle) => {
+            let keepalive = TcpKeepalive::new().with_time(idle).with_interval(PROBE_INTERVAL.min(idle)).with_retries(PROBES);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        None => socket.set_keepalive(false)?,
     }
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+    socket.listen(backlog(options))
+}
+
+fn backlog(options: &SocketOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
+/// Sets a socket that listens already up anew: another configuration's, or another process's.
+///
+/// # Errors
+/// When the system refuses.
+pub fn adjust(socket: &ListenSocket, options: &SocketOptions) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if socket.domain()? == Domain::UNIX {
+        return socket.listen(backlog(options));
+    }
+    if socket.ip_transparent_v4()? != options.transparent {
+        socket.set_ip_transparent_v4(options.transparent)?;
+    }
+    listen(&socket, options)
 }
 
 fn bind_unix(path: &Path, options: &SocketOptions) -> io::Result<std::os::unix::net::UnixListener> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    socket.listen(backlog(options))?;
     Ok(socket.into())
 }
 
@@ -304,7 +326,7 @@ mod tests {
             let ListenSocket::Tcp(listener) = socket else { panic!("TCP") };
             while let Ok((stream, _)) = listener.accept() {
                 assert!(stream.nodelay().unwrap(), "inherited from the listening socket");
-                assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
+                assert!(SockRef::from(&stream).keepalive().unwrap());
                 accepted += 1;
             }
         }

@@ -41,7 +41,7 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
 pub(crate) struct Proxy {
     child: Child,
     pub(crate) folder: TempDir,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -53,11 +53,30 @@ impl Proxy {
 
     /// The same with files that lie beside the configuration.
     pub(crate) async fn start_in(folder: TempDir, config: &Value) -> Self {
+        Self::start_with(folder, config, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub(crate) async fn start_with(folder: TempDir, config: &Value, args: &[&str]) -> Self {
+        let mut proxy = Self::spawn(folder, config, args);
+        proxy.admin = until("the address of the pages", async || {
+            let log = proxy.log.lock().unwrap();
+            let line = log.iter().find_map(|line| line.split_once("pages on http://"))?;
+            Some(line.1.split('/').next()?.parse().unwrap())
+        })
+        .await;
+        until("readiness", async || (proxy.page("/ready").await.0 == 200).then_some(())).await;
+        proxy
+    }
+
+    /// Starts one, and does not wait.
+    pub(crate) fn spawn(folder: TempDir, config: &Value, args: &[&str]) -> Self {
         let path = folder.path().join("weir.yaml");
         std::fs::write(&path, config.to_string()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir-proxy"))
             .args(["run", "-c"])
             .arg(&path)
+            .args(args)
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -71,15 +90,12 @@ impl Proxy {
                 lines.lock().unwrap().push(line);
             }
         });
-        let mut proxy = Self { child, folder, admin: SocketAddr::from(([127, 0, 0, 1], 0)), log };
-        proxy.admin = until("the address of the pages", async || {
-            let log = proxy.log.lock().unwrap();
-            let line = log.iter().find_map(|line| line.split_once("pages on http://"))?;
-            Some(line.1.split('/').next()?.parse().unwrap())
-        })
-        .await;
-        until("readiness", async || (proxy.page("/ready").await.0 == 200).then_some(())).await;
-        proxy
+        Self { child, folder, admin: SocketAddr::from(([127, 0, 0, 1], 0)), log }
+    }
+
+    /// Whether the process has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// A page for operators.
@@ -109,9 +125,7 @@ impl Proxy {
 
     /// Gets a path over a connection of its own.
     pub(crate) async fn get(&self, path: &str) -> Message {
-        let mut client = self.client().await;
-        client.send(get(path)).await;
-        client.message().await
+        get_from(self.address("web").await, path).await
     }
 
     /// Changes the configuration, in one step.
@@ -206,6 +220,13 @@ pub(crate) fn forward(more: Value) -> Value {
 /// A GET request.
 pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: example.com\r\n\r\n")
+}
+
+/// Gets a path over a connection of its own.
+pub(crate) async fn get_from(address: SocketAddr, path: &str) -> Message {
+    let mut client = Peer::connect(address).await;
+    client.send(get(path)).await;
+    client.message().await
 }
 
 /// A complete response with a body.

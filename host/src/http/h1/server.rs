@@ -28,6 +28,8 @@ use crate::worker::Ticket;
 /// How long and how much is read of a client that was told to go, so that it sees the response before the connection's end.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
+/// How long a connection that should end waits for one more request, which may be under way: a client that sends it to a closed connection loses it.
+const GRACE: Duration = Duration::from_secs(2);
 /// What is read ahead of a client that sends requests without waiting for answers.
 const PIPELINE: usize = 64 << 10;
 
@@ -102,6 +104,7 @@ impl Http1 {
         let end_of_life = timeouts.max_connection_age.map(|age| self.connection.accepted + age);
         let mut idle_until: Option<Instant> = None;
         let mut head_until: Option<Instant> = None;
+        let mut leave_at: Option<Instant> = None;
         std::future::poll_fn(|cx| {
             loop {
                 if !self.wire.input.is_empty() {
@@ -128,11 +131,11 @@ impl Http1 {
                 self.wire.rest();
                 let deadline = if self.wire.input.is_empty() {
                     self.ticket.wait(cx.waker());
-                    if self.connection.is_leaving() && !is_first {
-                        return Poll::Ready(Head::Over);
+                    if self.connection.is_leaving() {
+                        leave_at.get_or_insert_with(|| Instant::now() + GRACE);
                     }
                     let idle = *idle_until.get_or_insert_with(|| service.worker.instant() + timeouts.idle.unwrap_or(FOREVER));
-                    earliest(Some(idle), end_of_life)
+                    earliest(earliest(Some(idle), end_of_life), leave_at)
                 } else {
                     Some(*head_until.get_or_insert_with(|| Instant::now() + timeouts.request_headers.min(FOREVER)))
                 };
