@@ -68,35 +68,47 @@ pub async fn serve(io: Io, connection: Rc<Connection>, ticket: Ticket, may_be_ht
     let given = &service.config.limits;
     let limits = HeadLimits { bytes: given.header_bytes, count: given.header_count, target: given.path_bytes };
     let wire = Wire::new(io, &service.worker);
+    let timer = service.worker.timer();
     drop(service);
-    let mut http = Http1 { wire, parser: Parser::new(), timer: LazyTimer::new(), connection, ticket, scheme, limits, silent: false };
-    loop {
-        let service = http.connection.service();
-        let mut fields = service.worker.fields();
-        match http.read_head(&service, &mut fields, may_be_http2).await {
-            Head::Request(head, at) => {
-                if !http.request(&service, head, fields, at).await {
-                    break;
-                }
-            }
-            Head::Refused(refusal) => {
-                service.refused(refusal.detail());
-                http.refuse(fields, refusal.status(), refusal.detail()).await;
-                break;
-            }
-            Head::TimedOut => {
-                http.refuse(fields, 408, "request_header_timeout").await;
-                break;
-            }
-            Head::Http2 => return Served::Http2(http.wire.io, http.wire.input.freeze(), http.ticket),
-            Head::Over => return Served::Over,
-        }
-    }
-    http.linger().await;
-    Served::Over
+    let mut http = Http1 { wire, parser: Parser::new(), timer, connection, ticket, scheme, limits, silent: false };
+    let http2 = http.requests(may_be_http2).await;
+    http.wire.worker().give_timer(std::mem::take(&mut http.timer));
+    if http2 { Served::Http2(http.wire.io, http.wire.input.freeze(), http.ticket) } else { Served::Over }
 }
 
 impl Http1 {
+    /// Serves requests until one side wants no more. Whether the client turned out to speak HTTP/2.
+    async fn requests(&mut self, may_be_http2: bool) -> bool {
+        loop {
+            let service = self.connection.service();
+            let mut fields = service.worker.fields();
+            match self.read_head(&service, &mut fields, may_be_http2).await {
+                Head::Request(head, at) => {
+                    if !self.request(&service, head, fields, at).await {
+                        break;
+                    }
+                }
+                Head::Refused(refusal) => {
+                    service.refused(refusal.detail());
+                    self.refuse(fields, refusal.status(), refusal.detail()).await;
+                    break;
+                }
+                Head::TimedOut => {
+                    self.refuse(fields, 408, "request_header_timeout").await;
+                    break;
+                }
+                Head::Http2 => return true,
+                Head::Over => {
+                    service.worker.give_fields(fields);
+                    return false;
+                }
+            }
+        }
+        self.linger().await;
+        self.wire.rest();
+        false
+    }
+
     /// Waits for a request's head.
     async fn read_head(&mut self, service: &HttpService, fields: &mut Fields, may_be_http2: bool) -> Head {
         let timeouts = &service.config.timeouts;
