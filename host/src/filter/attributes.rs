@@ -109,7 +109,8 @@ fn xds<'a>(host: &'a RequestHost, leaf: &[u8]) -> Option<Attribute<'a>> {
     };
     match leaf {
         b"cluster_name" => bytes(host.record.cluster.as_deref()?.as_bytes()),
-        b"route_name" => bytes(host.record.route.as_deref()?.as_bytes()),
+        b"route_name" => bytes(host.record.route.as_deref().unwrap_or(&host.action().name).as_bytes()),
+        b"route_metadata" => map(&host.action().metadata),
         b"upstream_host_metadata" => map(&host.record.endpoint.as_ref()?.metadata),
         b"filter_chain_name" => bytes(host.connection.branch.as_bytes()),
         b"listener_name" => bytes(host.connection.listener.as_bytes()),

@@ -14,7 +14,8 @@ use prost::Message;
 use weir_model::config;
 use weir_model::protobuf::Value;
 use weir_wasm::{
-    Binding, BindingConfig, BodyAccess, Chain, Engine, FailurePolicy, Filter, HeaderPause, Kind, Limits, SharedHost, Upstreams, Variant,
+    Binding, BindingConfig, BodyAccess, Chain, Engine, FailurePolicy, Filter, HeaderPause, Kind, Limits, Routing, SharedHost, Upstreams,
+    Variant,
 };
 
 /// A chain of which every filter works.
@@ -93,8 +94,9 @@ impl ChainLoader {
         kind: Kind,
         kept: &mut HashMap<Fingerprint, Arc<Binding>>,
     ) -> Result<LoadedChain, ChainError> {
+        let can_run = |filter: &config::FilterBinding| !filter.disabled || follows_routes(filter, kind);
         let mut filters: Vec<(usize, &config::FilterBinding)> =
-            chain.filters.iter().enumerate().filter(|(_, filter)| !filter.disabled).collect();
+            chain.filters.iter().enumerate().filter(|(_, filter)| can_run(filter)).collect();
         filters.sort_by_key(|(index, filter)| (order(filter.phase()), std::cmp::Reverse(filter.priority), *index));
         let mut bindings = Vec::with_capacity(filters.len());
         for (index, filter) in filters {
@@ -147,6 +149,11 @@ impl LoadedChain {
     }
 }
 
+/// Whether routes say if and how it runs.
+fn follows_routes(filter: &config::FilterBinding, kind: Kind) -> bool {
+    kind == Kind::Http && matches!(filter.phase(), config::Phase::Traffic | config::Phase::Stats)
+}
+
 /// The order of phases on the way of a request.
 fn order(phase: config::Phase) -> u8 {
     match phase {
@@ -197,6 +204,11 @@ fn binding_config(chain: &config::FilterChain, filter: &config::FilterBinding, k
     binding.environment = filter.environment.clone().into_iter().collect();
     let variants = filter.variants.iter();
     binding.variants = variants.map(|(name, value)| Variant { name: name.clone(), configuration: value_bytes(Some(value)) }).collect();
+    binding.routing = match filter.phase() {
+        config::Phase::Route => Routing::Chooses,
+        _ if follows_routes(filter, kind) => Routing::Follows { name: filter.name.clone(), disabled: filter.disabled },
+        _ => Routing::None,
+    };
     binding.failure_policy = match filter.failure_policy() {
         config::FailurePolicy::Closed => FailurePolicy::Closed,
         config::FailurePolicy::Open => FailurePolicy::Open,

@@ -22,7 +22,14 @@ const MAX_ACTIONS: usize = 100_000;
 pub struct WorkerHost {
     worker: Weak<Worker>,
     callouts: Callouts,
-    actions: RefCell<HashMap<String, Vec<Arc<Action>>>>,
+    actions: RefCell<HashMap<String, Defined>>,
+}
+
+/// What one binding has defined. A number stays good: a new instance of the filter, which defines the same again, gets the same numbers.
+#[derive(Default)]
+struct Defined {
+    actions: Vec<Arc<Action>>,
+    numbers: HashMap<Box<[u8]>, u32>,
 }
 
 impl WorkerHost {
@@ -35,10 +42,14 @@ impl WorkerHost {
     /// The action that a binding defined under this number.
     #[must_use]
     pub fn action(&self, binding: &str, number: u32) -> Option<Arc<Action>> {
-        self.actions.borrow().get(binding)?.get(usize::try_from(number).ok()?.checked_sub(1)?).cloned()
+        self.actions.borrow().get(binding)?.actions.get(usize::try_from(number).ok()?.checked_sub(1)?).cloned()
     }
 
     fn define(&self, binding: &str, encoded: &[u8]) -> Foreign {
+        let done = |number: u32| Foreign::Done(number.to_le_bytes().to_vec());
+        if let Some(known) = self.actions.borrow().get(binding).and_then(|defined| defined.numbers.get(encoded)) {
+            return done(*known);
+        }
         let Ok(message) = config::RouteAction::decode(encoded) else { return Foreign::BadArgument };
         let action = match Action::compile(&message) {
             Ok(action) => action,
@@ -49,11 +60,13 @@ impl WorkerHost {
         };
         let mut actions = self.actions.borrow_mut();
         let defined = actions.entry(binding.to_owned()).or_default();
-        if defined.len() >= MAX_ACTIONS {
+        if defined.actions.len() >= MAX_ACTIONS {
             return Foreign::Failed;
         }
-        defined.push(Arc::new(action));
-        Foreign::Done(u32::try_from(defined.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec())
+        defined.actions.push(Arc::new(action));
+        let number = u32::try_from(defined.actions.len()).unwrap_or(u32::MAX);
+        defined.numbers.insert(encoded.into(), number);
+        done(number)
     }
 }
 

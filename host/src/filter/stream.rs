@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
-use weir_wasm::{Attribute, Foreign, Headers, LocalReply, MessageMap, Path, Side, StreamHost};
+use weir_model::config::route_filter::State;
+use weir_wasm::{Attribute, Foreign, Headers, LocalReply, MessageMap, Path, PerRoute, Side, StreamHost};
 
 use super::attributes;
 use crate::http::Connection;
 use crate::http::exchange::record::{Details, Flags, Record};
 use crate::http::fields::{Fields, Known};
+use crate::http::service::HttpService;
 use crate::route::Action;
 
 /// A request, its response, and what is known about both.
@@ -34,9 +36,11 @@ pub struct RequestHost {
     pub client: Option<IpAddr>,
     /// For logs and counters.
     pub record: Record,
+    /// What serves it.
+    pub service: Rc<HttpService>,
     /// The action that a filter chose.
     pub chosen: Option<Arc<Action>>,
-    /// A filter asked for the route to be chosen again.
+    /// A filter asked for the route to be chosen again, and nobody has since.
     pub route_cleared: bool,
     /// A filter asked to hold the stream until then.
     pub delayed_until: Option<Instant>,
@@ -47,7 +51,7 @@ pub struct RequestHost {
 impl RequestHost {
     /// A request whose headers are there.
     #[must_use]
-    pub fn new(request: Fields, response: Fields, connection: Rc<Connection>, record: Record) -> Self {
+    pub fn new(request: Fields, response: Fields, connection: Rc<Connection>, service: Rc<HttpService>, record: Record) -> Self {
         Self {
             request,
             request_trailers: None,
@@ -57,12 +61,19 @@ impl RequestHost {
             connection,
             client: None,
             record,
+            service,
             chosen: None,
             route_cleared: false,
             delayed_until: None,
             waker: None,
             woken: false,
         }
+    }
+
+    /// What is done with the request, as things stand.
+    #[must_use]
+    pub fn action(&self) -> &Arc<Action> {
+        self.chosen.as_ref().unwrap_or(&self.service.config.default_action)
     }
 
     /// Says that the protocol is switched in the words of the client's version of HTTP, whatever the upstream's were.
@@ -142,11 +153,29 @@ impl StreamHost for RequestHost {
         self.chosen = None;
     }
 
+    fn per_route(&self, name: &str, disabled: bool) -> PerRoute<'_> {
+        let by_default = if disabled { PerRoute::Off } else { PerRoute::AsConfigured };
+        let filters = &self.action().filters;
+        // Most actions name none.
+        let Some(filter) = (!filters.is_empty()).then(|| filters.get(name)).flatten() else { return by_default };
+        let runs = match filter.state() {
+            State::Default => !disabled,
+            State::Enabled => true,
+            State::Disabled => false,
+        };
+        match filter.variant.as_str() {
+            _ if !runs => PerRoute::Off,
+            "" => PerRoute::AsConfigured,
+            variant => PerRoute::Variant(variant),
+        }
+    }
+
     fn foreign(&mut self, binding: &str, name: &str, arguments: &[u8]) -> Foreign {
         match name {
-            "weir.route.select" => match self.connection.action(binding, arguments) {
+            "weir.route.select" => match self.service.action(binding, arguments) {
                 Some(action) => {
                     self.chosen = Some(action);
+                    self.route_cleared = false;
                     Foreign::Done(Vec::new())
                 }
                 None => Foreign::BadArgument,

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use super::forwarded::{AddressText, ClientCert, Peer, client_cert_element};
 use super::service::HttpService;
-use crate::route::Action;
 use crate::tls::accept::ConnectionInfo;
 use crate::tls::io::Io;
 
@@ -99,12 +98,6 @@ impl Connection {
     #[must_use]
     pub fn protocol(&self) -> &'static str {
         if self.http2.get() { "HTTP/2" } else { "HTTP/1.1" }
-    }
-
-    /// The action that a filter names: by number if it defined it, else by name.
-    #[must_use]
-    pub fn action(&self, binding: &str, named: &[u8]) -> Option<Arc<Action>> {
-        self.service.borrow().action(binding, named)
     }
 }
 

@@ -1,17 +1,23 @@
 //! The running proxy from outside: the real binary, real sockets, origins and clients that send and receive raw bytes.
 #![cfg(test)]
 
+mod certificates;
+mod guests;
 #[path = "../http1_corpus/mod.rs"]
 #[allow(dead_code, reason = "the codec's own tests use the rest")]
 mod http1_corpus;
 mod support;
 
+mod filters;
 mod http1;
 mod http2;
 mod lifecycle;
 mod load;
 mod malformed;
+mod per_route;
 mod restart;
 mod routes;
 mod soak;
+mod tcp;
+mod tls;
 mod upgrade;

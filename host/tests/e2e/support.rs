@@ -140,6 +140,12 @@ impl Proxy {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Waits until the log has a line with all of these.
+    pub(crate) async fn logs(&self, texts: &[&str]) {
+        let has = |line: &str| texts.iter().all(|text| line.contains(text));
+        until("a line in the log", async || self.log().lines().any(has).then_some(())).await;
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
@@ -197,6 +203,13 @@ pub(crate) fn config(action: Value, clusters: Value) -> Value {
 /// The `http` part of the listener `web`.
 pub(crate) fn http(config: &mut Value) -> &mut Value {
     &mut config["listeners"][0]["branches"][0]["http"]
+}
+
+/// Adds fields to an object, in place of those that have these names.
+pub(crate) fn with(object: &mut Value, more: Value) {
+    if let (Value::Object(object), Value::Object(more)) = (object, more) {
+        object.extend(more);
+    }
 }
 
 /// A cluster with these endpoints.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::backoff::Backoff;
-use crate::binding::Binding;
+use crate::binding::{Binding, Routing};
 use crate::host::{Level, LogLine, SharedHost, Side};
 use crate::module::callbacks::Callback;
 use crate::stats::Counter;
@@ -28,6 +28,7 @@ pub struct Filter {
     wants: [bool; 2],
     ends: Ends,
     has_variants: bool,
+    follows_routes: bool,
 }
 
 /// What a filter has for the end of a stream.
@@ -82,6 +83,7 @@ impl Filter {
                 any: [Callback::Log, Callback::ContextCreate, Callback::Done, Callback::Delete].into_iter().any(exports),
             },
             has_variants: !binding.config().variants.is_empty(),
+            follows_routes: matches!(binding.config().routing, Routing::Follows { .. }),
         })
     }
 
@@ -150,6 +152,16 @@ impl Filter {
 
     pub(crate) fn has_variants(&self) -> bool {
         self.has_variants
+    }
+
+    pub(crate) fn follows_routes(&self) -> bool {
+        self.follows_routes
+    }
+
+    /// Which of the binding's configurations a name stands for.
+    pub(crate) fn variant(&self, name: &str) -> Option<usize> {
+        let index = self.binding.config().variants.iter().position(|variant| variant.name == name)?;
+        Some(index + 1)
     }
 
     /// Whether it has any callback for the messages of a side.

@@ -132,6 +132,17 @@ pub enum Foreign {
     Failed,
 }
 
+/// What a stream's route makes of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerRoute<'a> {
+    /// It runs with its own configuration.
+    AsConfigured,
+    /// With the variant of this name. One that it does not have is a failure of the filter.
+    Variant(&'a str),
+    /// It takes no part.
+    Off,
+}
+
 /// What one stream offers to the filters of its chain. For TCP, only `attribute` and `wake` matter.
 pub trait StreamHost {
     /// A header map, if it has arrived.
@@ -166,6 +177,11 @@ pub trait StreamHost {
 
     /// The route must be chosen again before dispatch.
     fn clear_route_cache(&mut self) {}
+
+    /// What this stream's route makes of a filter that [follows](crate::Routing::Follows) routes. Asked once, right before it sees anything.
+    fn per_route(&self, _name: &str, _disabled: bool) -> PerRoute<'_> {
+        PerRoute::AsConfigured
+    }
 
     /// A foreign function that acts on this stream.
     fn foreign(&mut self, _binding: &str, _name: &str, _arguments: &[u8]) -> Foreign {

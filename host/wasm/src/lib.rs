@@ -33,7 +33,8 @@ mod time;
 mod vm;
 
 pub use binding::{
-    Binding, BindingConfig, BodyAccess, CanaryHost, FailurePolicy, HeaderPause, Kind, Limits, LoadRequest, Loader, Upstreams, Variant,
+    Binding, BindingConfig, BodyAccess, CanaryHost, FailurePolicy, HeaderPause, Kind, Limits, LoadRequest, Loader, Routing, Upstreams,
+    Variant,
 };
 pub use callout::{HttpReply, Reply};
 pub use codec::Path;
@@ -41,8 +42,8 @@ pub use engine::{Engine, EngineError, EngineOptions};
 pub use error::LoadError;
 pub use filter::Filter;
 pub use host::{
-    Attribute, CallId, CalloutError, Foreign, GrpcCall, Headers, Host, HttpCall, Level, LocalReply, LogLine, MessageMap, SharedHost, Side,
-    StreamHost,
+    Attribute, CallId, CalloutError, Foreign, GrpcCall, Headers, Host, HttpCall, Level, LocalReply, LogLine, MessageMap, PerRoute,
+    SharedHost, Side, StreamHost,
 };
 pub use module::Module;
 pub use stream::{Chain, Close, Output, Stream};

@@ -1,7 +1,7 @@
 //! Chains of filters.
 
 use super::check::{Check, Zero, short};
-use crate::config::{FilterBinding, FilterChain, FilterLimits, Module, module};
+use crate::config::{FilterBinding, FilterChain, FilterLimits, Module, Phase, module};
 use crate::diagnostic::Code;
 use crate::path::{At, did_you_mean};
 use crate::protobuf::Duration;
@@ -33,6 +33,10 @@ fn binding(check: &mut Check<'_>, at: &At<'_>, binding: &FilterBinding) {
             "write `module: {builtin: NAME}` or `module: {file: PATH}`",
         ),
         Some(module) => self::module(check, &here, module),
+    }
+    if binding.disabled && !matches!(binding.phase(), Phase::Traffic | Phase::Stats) {
+        let message = "this filter never runs: no route can enable it, for it comes before the route is chosen";
+        check.warning(&at.field("disabled"), Code::NoEffect, message, "give it `phase: traffic`, or remove it");
     }
     let here = at.field("environment");
     for (name, value) in &binding.environment {

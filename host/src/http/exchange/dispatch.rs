@@ -21,6 +21,9 @@ use crate::upstream::pool::{Attempt, ConnectError, Connecting, Lease, Leased, Wo
 use crate::upstream::retry::{self, Decision, RequestFacts, ResponseView};
 use crate::upstream::{EndpointId, HashInput, Nanos, Outcome, Permit, SubsetId};
 
+/// How often filters may clear and choose an action before the request is given up.
+const MOST_ROUNDS: u32 = 4;
+
 /// Where a request goes.
 pub(super) struct Route {
     action: Arc<Action>,
@@ -163,6 +166,9 @@ impl<D: Downstream> Exchange<'_, D> {
             if self.response.head_fed || !self.take_pending(Side::Request) || !self.request.pending.head {
                 return false;
             }
+            if self.pipe.host().route_cleared || self.pipe.is_choosing() {
+                return self.choose_again();
+            }
             self.request.pending.head = false;
             self.request.head_out = true;
             self.decide();
@@ -228,12 +234,35 @@ impl<D: Downstream> Exchange<'_, D> {
         self.deadlines.moved = true;
     }
 
+    /// Has the filters that choose the action look at the request again, because a later filter has cleared what they chose. Whether anything moved.
+    fn choose_again(&mut self) -> bool {
+        if !self.pipe.is_choosing() {
+            self.pipe.host_mut().route_cleared = false;
+            self.request.rounds += 1;
+            if self.request.rounds > MOST_ROUNDS {
+                self.fail(Failure::RouteUnsettled);
+                self.drop_request_head();
+                return true;
+            }
+        }
+        if !self.pipe.choose_again() {
+            return false;
+        }
+        if self.pipe.is_reset() || self.pipe.local_reply().is_some() {
+            self.drop_request_head();
+        }
+        true
+    }
+
+    /// The request goes nowhere.
+    fn drop_request_head(&mut self) {
+        self.request.pending = Output::default();
+        self.request.head_out = true;
+    }
+
     /// Chooses the action and begins to execute it.
     fn decide(&mut self) {
-        let action = {
-            let host = self.pipe.host();
-            host.chosen.clone().unwrap_or_else(|| Arc::clone(&self.service.config.default_action))
-        };
+        let action = Arc::clone(self.pipe.host().action());
         self.pipe.host_mut().record.route = Some(Arc::clone(&action.name));
         match &action.kind {
             Kind::Respond(response) => {

@@ -8,6 +8,8 @@ use crate::http::StreamError;
 pub enum Failure {
     /// Nobody chose an action, and the listener has none.
     NoRoute,
+    /// Filters cleared the choice of an action again and again.
+    RouteUnsettled,
     /// The action names a cluster that does not exist; answered with this status.
     NoCluster(u16),
     /// No endpoint of the cluster may be used.
@@ -46,6 +48,7 @@ impl Failure {
     pub fn status(self) -> u16 {
         match self {
             Self::NoRoute => 404,
+            Self::RouteUnsettled => 500,
             Self::NoCluster(status) => status,
             Self::Timeout | Self::TryTimeout | Self::Idle => 504,
             Self::RequestTimeout | Self::MaxDuration => 408,
@@ -67,6 +70,7 @@ impl Failure {
     pub fn detail(self) -> &'static str {
         match self {
             Self::NoRoute => "route_not_found",
+            Self::RouteUnsettled => "route_cleared_too_often",
             Self::NoCluster(_) => "cluster_not_found",
             Self::NoEndpoint => "no_healthy_upstream",
             Self::Overflow => "upstream_overflow",
@@ -91,7 +95,7 @@ impl Failure {
     #[must_use]
     pub fn flags(self) -> Flags {
         match self {
-            Self::NoRoute => Flags::NO_ROUTE,
+            Self::NoRoute | Self::RouteUnsettled => Flags::NO_ROUTE,
             Self::NoCluster(_) => Flags::NO_CLUSTER,
             Self::NoEndpoint => Flags::NO_HEALTHY_UPSTREAM,
             Self::Overflow => Flags::UPSTREAM_OVERFLOW,
@@ -127,6 +131,7 @@ impl Failure {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::NoRoute => "no route matches this request\n",
+            Self::RouteUnsettled => "the filters do not agree on a route for this request\n",
             Self::NoCluster(_) => "the route's cluster does not exist\n",
             Self::NoEndpoint => "no healthy upstream\n",
             Self::Overflow => "upstream overloaded: a circuit breaker is open\n",

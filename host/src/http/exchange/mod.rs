@@ -87,8 +87,10 @@ struct RequestSide {
     length: BodyLength,
     /// The filters got all of it.
     fed: bool,
-    /// The filters let the head go.
+    /// The filters let the head go, and its action is chosen.
     head_out: bool,
+    /// How often the filters that choose it had to choose again.
+    rounds: u32,
     /// What the filters let go and the upstream did not take yet.
     pending: Output,
     /// The upstream got all of it.
@@ -121,9 +123,9 @@ impl<'t, D: Downstream> Exchange<'t, D> {
         let is_grpc = head.get_known(Known::ContentType).is_some_and(|kind| kind.starts_with(b"application/grpc"));
         let is_head = head.method() == b"HEAD";
         let response = service.worker.fields();
-        let host = RequestHost::new(head, response, Rc::clone(connection), Record::new(at));
+        let host = RequestHost::new(head, response, Rc::clone(connection), Rc::clone(&service), Record::new(at));
         let pipe = Pipe::new(service.chain(), host);
-        let request = RequestSide { length: body, fed: false, head_out: false, pending: Output::default(), sent: false };
+        let request = RequestSide { length: body, fed: false, head_out: false, rounds: 0, pending: Output::default(), sent: false };
         let deadlines = Deadlines::new(&service.config.timeouts, at, !body.is_none());
         let response = ResponseSide::default();
         Self { service, down, pipe, timer, deadlines, request, response, route: None, is_grpc, is_head, entry: Entry::Free, ended: None }

@@ -171,6 +171,22 @@ impl Pipe {
         }
     }
 
+    /// Lets the filters that choose the action choose again, or go on with that. `false`: one of them waits for something.
+    pub(super) fn choose_again(&mut self) -> bool {
+        match self {
+            Self::Bare(_) => true,
+            Self::Filtered(stream) => stream.choose_again(),
+        }
+    }
+
+    /// Whether one of them does.
+    pub(super) fn is_choosing(&self) -> bool {
+        match self {
+            Self::Bare(_) => false,
+            Self::Filtered(stream) => stream.is_choosing(),
+        }
+    }
+
     /// Goes on after a wake-up.
     #[inline]
     pub(super) fn resume(&mut self) {

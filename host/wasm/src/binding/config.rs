@@ -82,6 +82,23 @@ pub struct Variant {
     pub configuration: Bytes,
 }
 
+/// What a binding has to do with routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// Nothing.
+    #[default]
+    None,
+    /// It chooses them. A choice that was cleared is asked for again: see [`crate::Stream::choose_again`].
+    Chooses,
+    /// Routes choose: [`crate::StreamHost::per_route`] is asked by this name, right before the filter sees anything of a stream.
+    Follows {
+        /// How routes name it.
+        name: String,
+        /// It runs only for routes that enable it.
+        disabled: bool,
+    },
+}
+
 /// Everything about a binding except its code.
 #[derive(Clone, Debug)]
 pub struct BindingConfig {
@@ -99,6 +116,8 @@ pub struct BindingConfig {
     pub configuration: Bytes,
     /// Further configurations, each with its own root context.
     pub variants: Vec<Variant>,
+    /// Whether it chooses routes or follows them.
+    pub routing: Routing,
     /// WASI environment variables, and no others.
     pub environment: Vec<(String, String)>,
     /// What happens to streams when the filter cannot run.
@@ -127,6 +146,7 @@ impl BindingConfig {
             vm_configuration: Bytes::new(),
             configuration: Bytes::new(),
             variants: Vec::new(),
+            routing: Routing::default(),
             environment: Vec::new(),
             failure_policy: FailurePolicy::default(),
             header_pause: HeaderPause::default(),

@@ -23,7 +23,7 @@ use crate::shared::{DataCounters, QueueCounters, Scope};
 use crate::stats::BindingStats;
 use crate::stream::may_write;
 use crate::vm::state::State;
-pub use config::{BindingConfig, BodyAccess, FailurePolicy, HeaderPause, Kind, Limits, Upstreams, Variant};
+pub use config::{BindingConfig, BodyAccess, FailurePolicy, HeaderPause, Kind, Limits, Routing, Upstreams, Variant};
 pub use loader::{LoadRequest, Loader};
 
 /// Makes the host that the proving instance runs against, on the thread that loads.

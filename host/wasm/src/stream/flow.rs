@@ -23,7 +23,7 @@ pub(crate) struct Stage {
     pub(crate) context: u32,
     /// Which of the binding's configurations: 0, or a variant's + 1.
     pub(crate) variant: usize,
-    /// It failed and its policy let the stream go on, or it failed and the stream ends.
+    /// It takes no part: it failed, or the stream's route does without it.
     pub(crate) failed: bool,
     /// The request's head has come past it: a response may be shown to it.
     pub(crate) reached: bool,
@@ -68,6 +68,16 @@ pub(crate) struct Shown {
     pub(crate) stage: usize,
     /// Where it is open already.
     pub(crate) open: Option<(Rc<Vm>, u32)>,
+}
+
+/// A filter that chose a route and is shown the request's head once more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Again {
+    pub(crate) stage: usize,
+    /// It has paused, and not continued.
+    pub(crate) paused: bool,
+    /// It has continued, be it before it returned.
+    pub(crate) resumed: bool,
 }
 
 /// Something for the runner to do.
@@ -120,6 +130,8 @@ pub(crate) struct Flow {
     asked: Option<Box<Asked>>,
     /// How many lanes are due, by side.
     due: [usize; 2],
+    /// A filter that is shown the request's head once more.
+    pub(crate) again: Option<Again>,
     /// Begun. Only the first counts.
     pub(crate) reply: Option<Box<LocalReply>>,
     pub(crate) reset: bool,
@@ -142,6 +154,7 @@ impl Flow {
             running: false,
             asked: None,
             due: [0; 2],
+            again: None,
             reply: None,
             reset: false,
             closed: false,
@@ -163,7 +176,7 @@ impl Flow {
         if self.asked.is_some() || self.reply.is_some() {
             (self.asked, self.reply) = (None, None);
         }
-        (self.reset, self.unlogged) = (false, false);
+        (self.reset, self.unlogged, self.again) = (false, false, None);
         self.properties.clear();
     }
 
@@ -375,7 +388,7 @@ impl Flow {
     pub(crate) fn may_write(&self, stage: usize, map: MessageMap) -> bool {
         let lanes = &self.stages[stage].lanes;
         match map {
-            MessageMap::RequestHeaders => lanes[0].holds_head(),
+            MessageMap::RequestHeaders => lanes[0].holds_head() || self.again.is_some_and(|again| again.stage == stage),
             MessageMap::ResponseHeaders => lanes[1].holds_head(),
             MessageMap::RequestTrailers => lanes[0].holds_trailers(),
             MessageMap::ResponseTrailers => lanes[1].holds_trailers(),
@@ -396,6 +409,14 @@ impl Flow {
         // After a local reply of the request phase there is nothing left to continue.
         if self.closed || (side == Side::Request && (self.reply.is_some() || self.asked.is_some())) {
             return false;
+        }
+        if let Some(again) = &mut self.again
+            && again.stage == stage
+            && side == Side::Request
+        {
+            again.paused = false;
+            again.resumed = true;
+            return true;
         }
         let resumed = self.lane(stage, side).resume();
         if resumed {
@@ -441,6 +462,7 @@ impl Flow {
             stage.reached &= stage.vm.is_some() || !stage.wants[Side::Request as usize];
         }
         self.due = [0; 2];
+        self.again = None;
         self.out = Default::default();
         self.progress[0].finished = true;
         self.progress[1] = Progress { head_arrived: true, ..Progress::default() };

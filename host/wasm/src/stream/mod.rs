@@ -20,6 +20,7 @@
 //! Anything else is lenient: a read finds an empty map or nothing, a change has no effect, both answer OK and are counted (`wrong_phase`) and
 //! logged at a limited rate, because the SDKs panic on other answers.
 
+mod again;
 pub(crate) mod buffer;
 mod flow;
 mod lane;
@@ -180,13 +181,12 @@ impl<H: StreamHost> Stream<H> {
     /// Selects the configuration of the filter at `position` before it has seen anything: a variant's name. `false`: no such variant, or too late.
     pub fn select_variant(&mut self, position: usize, name: &str) -> bool {
         let Some(filter) = self.chain.filters().get(position) else { return false };
-        let variants = &filter.binding().config().variants;
-        let Some(index) = variants.iter().position(|variant| variant.name == name) else { return false };
+        let Some(variant) = filter.variant(name) else { return false };
         let stage = &mut self.cell.flow.borrow_mut().stages[position];
         if stage.vm.is_some() {
             return false;
         }
-        stage.variant = index + 1;
+        stage.variant = variant;
         true
     }
 
@@ -310,11 +310,23 @@ impl<H: StreamHost> Stream<H> {
         }
     }
 
-    /// Whether the proxy should read more of `side`: `false` while a filter has stopped it or too much is held.
+    /// Whether the proxy should read more of `side`: `false` while a filter has stopped it or too much is held or not taken.
     #[must_use]
     pub fn wants(&self, side: Side) -> bool {
         let flow = self.cell.flow.borrow();
-        !flow.is_stopped(side) && flow.held(side) <= self.chain.0.body_limit
+        !flow.is_stopped(side) && flow.held(side) + flow.out[side as usize].data.len() <= self.chain.0.body_limit
+    }
+
+    /// Shows the request's head once more to the filters that choose routes, and goes on where that had to wait. They may change it, answer or
+    /// pause as before; no other filter notices. `false`: one of them has paused; its continuing wakes the stream.
+    pub fn choose_again(&mut self) -> bool {
+        again::choose(&self.shared, &self.chain)
+    }
+
+    /// Whether a [`Stream::choose_again`] has begun and waits.
+    #[must_use]
+    pub fn is_choosing(&self) -> bool {
+        self.cell.flow.borrow().again.is_some()
     }
 
     /// Whether a filter holds `side`.

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::codec::Path;
-use crate::host::{Attribute, Foreign, Headers, LocalReply, MessageMap, Side, StreamHost};
+use crate::host::{Attribute, Foreign, Headers, LocalReply, MessageMap, PerRoute, Side, StreamHost};
 use crate::stream::StreamCell;
 use crate::stream::flow::Flow;
 
@@ -107,6 +107,10 @@ impl<H: StreamHost> StreamHost for Slot<H> {
         if let Some(host) = &mut self.0 {
             host.clear_route_cache();
         }
+    }
+
+    fn per_route(&self, name: &str, disabled: bool) -> PerRoute<'_> {
+        self.0.as_ref().map_or(PerRoute::Off, |host| host.per_route(name, disabled))
     }
 
     fn foreign(&mut self, binding: &str, name: &str, arguments: &[u8]) -> Foreign {

@@ -5,9 +5,9 @@
 
 use std::rc::Rc;
 
-use crate::binding::{FailurePolicy, Kind};
+use crate::binding::{FailurePolicy, Kind, Routing};
 use crate::filter::Filter;
-use crate::host::{MessageMap, Side};
+use crate::host::{MessageMap, PerRoute, Side};
 use crate::stats::Counter;
 use crate::stream::flow::{Advance, Shown, Work, reply_parts};
 use crate::stream::lane::{Answer, Released, Step};
@@ -122,12 +122,32 @@ fn opened(cell: &Cell, index: usize) -> Option<Open> {
     stage.vm.as_ref().map(|vm| (vm.clone(), stage.context))
 }
 
-/// Creates a stage's context, right before its first callback. `None`: that has answered or closed the stream, and what it was created for is no
-/// longer due.
+/// Which of a filter's configurations the stream's route wants; `None`: it does without the filter.
+fn per_route(cell: &Cell, filter: &Filter, index: usize) -> Result<Option<usize>, &'static str> {
+    let Routing::Follows { name, disabled } = &filter.binding().config().routing else { return Ok(Some(0)) };
+    match cell.host.borrow().per_route(name, *disabled) {
+        PerRoute::Off => Ok(None),
+        PerRoute::AsConfigured => Ok(Some(cell.flow.borrow().stages[index].variant)),
+        PerRoute::Variant(name) => filter.variant(name).map(Some).ok_or("unknown_variant"),
+    }
+}
+
+/// Creates a stage's context, right before its first callback. `None`: what it was created for is not due, because that has answered or closed the
+/// stream, or because the stream's route does without the filter.
 fn open(cell: &Cell, filter: &Filter, index: usize) -> Result<Option<Open>, &'static str> {
+    let variant = match filter.follows_routes() {
+        true => match per_route(cell, filter, index)? {
+            Some(variant) => variant,
+            None => {
+                cell.flow.borrow_mut().stages[index].failed = true;
+                return Ok(None);
+            }
+        },
+        false if filter.has_variants() => cell.flow.borrow().stages[index].variant,
+        false => 0,
+    };
     let vm = filter.instance().ok_or("unavailable")?;
-    let variant = filter.has_variants().then(|| cell.flow.borrow().stages[index].variant);
-    let context = vm.open(StreamRef { cell, stage: index }, variant.unwrap_or(0)).map_err(|Dead| "trap")?;
+    let context = vm.open(StreamRef { cell, stage: index }, variant).map_err(|Dead| "trap")?;
     let mut flow = cell.flow.borrow_mut();
     let stage = &mut flow.stages[index];
     stage.context = context;
@@ -178,7 +198,7 @@ fn answered(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step, 
 }
 
 /// The filter cannot run: its policy decides.
-fn fail(cell: &Cell, filter: &Filter, index: usize, why: &str) {
+pub(super) fn fail(cell: &Cell, filter: &Filter, index: usize, why: &str) {
     let mut flow = cell.flow.borrow_mut();
     let stage = &mut flow.stages[index];
     if stage.failed {
