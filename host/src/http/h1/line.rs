@@ -173,7 +173,7 @@ const LONGEST_KNOWN: usize = 32;
 /// High bits of the bytes of `seven`, none of which has one, that are at least `bound`. Exact.
 #[inline]
 const fn at_least(seven: u64, bound: u8) -> u64 {
-    seven + ONES * (0x80 - bound as u64) & HIGHS
+    (seven + ONES * (0x80 - bound as u64)) & HIGHS
 }
 
 /// Reads a name of letters, digits and dashes, eight bytes at a time; nothing when it is not one, or not followed by a colon.
