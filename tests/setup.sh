@@ -5,6 +5,8 @@
 #                               wasm   a way to compile Rust for wasm32 (rustup's target, else Debian's packages)
 #                               go     Go 1.24 or newer, for the guests that the tests build
 #                               node   Node 18 or newer with npm, likewise
+#                               netns  ip and nft, for tests in network namespaces, and strace, for one that counts system calls;
+#                                      what cannot be had is named, and its test says that it is left out
 #                               lint   rustfmt, clippy, cargo-deny
 #                               fuzz   cargo-fuzz and a C++ compiler
 #                               peers  nginx, haproxy and Envoy to be measured beside Weir, wrk and h2load to measure with;
@@ -134,6 +136,13 @@ need_node() {
     node_ready || fail "no Node here that is new enough: install Node $NODE_MINIMUM or newer with npm"
 }
 
+need_netns() {
+    for tool in ip:iproute2 nft:nftables strace:strace; do
+        have_server "${tool%:*}" || apt "${tool#*:}" || true
+        have_server "${tool%:*}" || say "WITHOUT ${tool%:*}: it could not be installed"
+    done
+}
+
 # cargo_tool NAME VERSION: its own target directory, so that the project's cache holds the project only.
 cargo_tool() {
     [ "$("$1" --version 2>/dev/null | sed 's/.* //')" = "$2" ] && return
@@ -187,12 +196,12 @@ need_peers() {
     fetch_envoy || say "WITHOUT envoy: it could not be fetched, and is left out"
 }
 
-[ $# -gt 0 ] || fail "usage: tests/setup.sh [rust] [wasm] [go] [node] [lint] [fuzz] [peers]"
+[ $# -gt 0 ] || fail "usage: tests/setup.sh [rust] [wasm] [go] [node] [netns] [lint] [fuzz] [peers]"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for need in "$@"; do
     case "$need" in
-        rust | wasm | go | node | lint | fuzz | peers) "need_$need" ;;
-        *) fail "unknown need '$need': rust, wasm, go, node, lint, fuzz or peers" ;;
+        rust | wasm | go | node | netns | lint | fuzz | peers) "need_$need" ;;
+        *) fail "unknown need '$need': rust, wasm, go, node, netns, lint, fuzz or peers" ;;
     esac
 done

@@ -457,6 +457,7 @@ impl Worker {
                 self.retired.borrow_mut().push(Rc::clone(filter));
             }
         }
+        next.clusters.values().for_each(WorkerCluster::warm);
         self.wake_timers();
         self.wake_connections();
     }
@@ -486,7 +487,12 @@ impl Worker {
             tokio::time::sleep(SWEEP).await;
             if let Some(snapshot) = self.snapshot() {
                 let now = self.tick();
-                snapshot.clusters.values().for_each(|cluster| cluster.sweep(now));
+                for cluster in snapshot.clusters.values() {
+                    cluster.sweep(now);
+                    if !self.is_draining() {
+                        cluster.warm();
+                    }
+                }
             }
         }
     }

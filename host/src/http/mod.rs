@@ -14,6 +14,7 @@ pub mod connection;
 pub mod exchange;
 pub mod fields;
 pub mod forwarded;
+pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod h2_serve;

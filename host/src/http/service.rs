@@ -45,6 +45,8 @@ pub struct HttpOptions {
     pub server_header: ServerHeader,
     /// Where requests are logged, if anywhere.
     pub access_log: Option<Sink>,
+    /// Whether gRPC-Web is made gRPC.
+    pub grpc_web: bool,
     exempt_paths: Vec<String>,
 }
 
@@ -175,6 +177,7 @@ impl HttpOptions {
             forwarded: ForwardedRules::new(&given.forwarded.unwrap_or_default()),
             server_header: ServerHeader::compile(given.server_header.as_ref()),
             access_log,
+            grpc_web: given.grpc_web,
             exempt_paths: given.exempt_paths.clone(),
         })
     }

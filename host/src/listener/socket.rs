@@ -293,6 +293,13 @@ pub fn original_destination(socket: impl AsFd, local: SocketAddr) -> Option<Sock
     found.ok().map(canonical).filter(|address| *address != canonical(local))
 }
 
+/// Whether an address is one of this machine's own.
+#[must_use]
+pub fn is_of_this_machine(address: IpAddr) -> bool {
+    // Nothing is sent. Only an own address can be bound to by a socket that is not transparent.
+    std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -390,6 +397,13 @@ mod tests {
         let (server, _) = listener.accept().unwrap();
         assert_eq!(original_destination(&server, server.local_addr().unwrap()), None);
         drop(client);
+    }
+
+    #[test]
+    fn own_addresses_are_known() {
+        assert!(is_of_this_machine("127.0.0.1".parse().unwrap()));
+        // Set aside for documentation.
+        assert!(!is_of_this_machine("192.0.2.1".parse().unwrap()));
     }
 
     #[test]

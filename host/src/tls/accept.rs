@@ -28,7 +28,7 @@ use crate::listener::cidr::{self, Cidr};
 use crate::listener::limits::Handshakes;
 use crate::listener::matching::{ConnectionFacts, Matcher, parse_ranges};
 use crate::listener::proxy_protocol::{self, Parsed, ProxyHeader};
-use crate::listener::socket::{ListenAddress, original_destination};
+use crate::listener::socket::{ListenAddress, is_of_this_machine, original_destination};
 
 const DEFAULT_DETECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much is read at a time while looking; a ClientHello with post-quantum keys fits.
@@ -357,7 +357,9 @@ impl Arrival {
                 if listener.proxy.is_none() {
                     info.local = OnceCell::new();
                 }
-                info.original_destination = info.local_of(&self.socket);
+                // Who connects to the listener itself was going nowhere else: this would be its own next client.
+                let itself = |local: &SocketAddr| listener.port == Some(local.port()) && is_of_this_machine(local.ip());
+                info.original_destination = info.local_of(&self.socket).filter(|local| !itself(local));
             }
             OriginalDestination::None if needs.destination_address || (needs.destination_port && listener.port.is_none()) => {
                 info.local_of(&self.socket);

@@ -47,6 +47,8 @@ pub struct WorkerCluster {
     metrics: ClusterMetrics,
     /// By the label sets that routes ask for.
     subsets: RefCell<Vec<(BTreeMap<String, String>, SubsetId)>>,
+    /// Spare connections that are being opened.
+    warming: Cell<usize>,
 }
 
 /// What a worker keeps with an endpoint.
@@ -80,6 +82,12 @@ pub enum Leased {
 
 /// A connection that is on its way.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Lease, ConnectError>>>>;
+
+/// A new connection.
+enum Dialled {
+    Http1(Box<UpstreamConnection>),
+    Http2(ClientHandle),
+}
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +141,7 @@ impl WorkerCluster {
             worker: Rc::clone(worker),
             metrics,
             subsets: RefCell::default(),
+            warming: Cell::default(),
         }
     }
 
@@ -162,6 +171,7 @@ impl WorkerCluster {
             worker: Rc::clone(&self.worker),
             metrics: self.metrics.clone(),
             subsets: RefCell::default(),
+            warming: Cell::default(),
         })
     }
 
@@ -308,20 +318,71 @@ impl WorkerCluster {
         }
         // Whoever waits is woken however this ends.
         let _flight = http2.then(|| Flight::begin(host));
-        let permit = self.state.connection_permit(target.endpoint()).map_err(|_| ConnectError::Overflow)?;
-        let opening = super::connect::open(&self.state, self.tls.as_deref(), target.endpoint(), server_name.as_deref(), http2, None);
-        let opened = tokio::time::timeout(self.state.options().connect_timeout, opening).await.map_err(|_| ConnectError::TimedOut)??;
+        let dialled = self.dial(&target, server_name.as_deref(), http2).await?;
         drop(pending);
+        match dialled {
+            Dialled::Http1(connection) => Ok(Lease::H1(H1Upstream::new(connection, Rc::clone(&target), server_name))),
+            Dialled::Http2(handle) => {
+                let stream = handle.open().ok_or(ConnectError::Refused)?;
+                host.share(handle, server_name);
+                Ok(Lease::H2(stream))
+            }
+        }
+    }
+
+    async fn dial(&self, target: &balancer::Target<HostPool>, server_name: Option<&str>, http2: bool) -> Result<Dialled, ConnectError> {
+        let permit = self.state.connection_permit(target.endpoint()).map_err(|_| ConnectError::Overflow)?;
+        let opening = super::connect::open(&self.state, self.tls.as_deref(), target.endpoint(), server_name, http2, None);
+        let opened = tokio::time::timeout(self.state.options().connect_timeout, opening).await.map_err(|_| ConnectError::TimedOut)??;
         if !opened.is_http2 {
-            let connection = UpstreamConnection::new(opened.io, permit, &self.worker);
-            return Ok(Lease::H1(H1Upstream::new(Box::new(connection), Rc::clone(&target), server_name)));
+            return Ok(Dialled::Http1(Box::new(UpstreamConnection::new(opened.io, permit, &self.worker))));
         }
         let options = h2::ClientOptions { concurrent_streams: self.state.options().max_concurrent_streams, ..Default::default() };
         let (handle, driver) = h2::connect(opened.io, &options).await.map_err(|_| ConnectError::Refused)?;
         tokio::task::spawn_local(drive(driver, permit));
-        let stream = handle.open().ok_or(ConnectError::Refused)?;
-        host.shared.borrow_mut().push(Shared { handle, server_name, used: Rc::new(Cell::new(Instant::now())) });
-        Ok(Lease::H2(stream))
+        Ok(Dialled::Http2(handle))
+    }
+
+    /// Opens what is missing of the spare connections that the cluster wants. For a slow timer of the worker.
+    pub fn warm(self: &Rc<Self>) {
+        let wanted = self.state.options().warm_connections as usize;
+        if wanted == 0 {
+            return;
+        }
+        let context = PickContext { now: self.worker.now(), ..PickContext::default() };
+        let mut balancer = self.balancer.borrow_mut();
+        let targets = balancer.targets(context.now);
+        let spare: usize = targets.iter().map(|target| target.local().spare()).sum();
+        if targets.is_empty() {
+            return;
+        }
+        for _ in spare + self.warming.get()..wanted {
+            let Some(target) = balancer.pick(&context) else { return };
+            self.warming.set(self.warming.get() + 1);
+            let cluster = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                cluster.warm_up(&target).await;
+                cluster.warming.set(cluster.warming.get() - 1);
+            });
+        }
+    }
+
+    /// One spare connection. One that is secured under a request's own name cannot be there before the request.
+    async fn warm_up(&self, target: &balancer::Target<HostPool>) {
+        let (endpoint, host) = (target.endpoint(), target.local());
+        if self.server_name(endpoint, &Fields::new()).is_some() {
+            return;
+        }
+        let http2 = match self.state.options().protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::LikeDownstream => false,
+            UpstreamProtocol::Http2 => true,
+            UpstreamProtocol::Negotiate => self.secures(endpoint),
+        };
+        match self.dial(target, None, http2).await {
+            Ok(Dialled::Http1(connection)) => host.give_back(connection, None, Instant::now()),
+            Ok(Dialled::Http2(handle)) => host.share(handle, None),
+            Err(error) => tracing::debug!(target: "upstream", cluster = &*self.name, ?error, "no spare connection"),
+        }
     }
 
     /// Closes what was idle for too long. For a slow timer of the worker.
@@ -382,6 +443,16 @@ impl HostPool {
     /// Takes a connection back after a clean exchange.
     pub fn give_back(&self, connection: Box<UpstreamConnection>, server_name: Option<Rc<str>>, now: Instant) {
         self.idle.borrow_mut().push(Idle { connection, server_name, since: now });
+    }
+
+    /// Lets others use a connection, too.
+    fn share(&self, handle: ClientHandle, server_name: Option<Rc<str>>) {
+        self.shared.borrow_mut().push(Shared { handle, server_name, used: Rc::new(Cell::new(Instant::now())) });
+    }
+
+    /// Connections that could be used at once.
+    fn spare(&self) -> usize {
+        self.idle.borrow().len() + self.shared.borrow().iter().filter(|shared| shared.handle.can_open()).count()
     }
 
     /// A stream of a connection that has room for one.

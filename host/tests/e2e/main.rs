@@ -8,12 +8,16 @@ mod guests;
 mod http1_corpus;
 mod support;
 
+mod abuse;
+mod differential;
 mod filters;
+mod grpc_web;
 mod http1;
 mod http2;
 mod lifecycle;
 mod load;
 mod malformed;
+mod netfilter;
 mod per_route;
 mod restart;
 mod routes;

@@ -47,6 +47,27 @@ async fn weights_share_requests() {
 }
 
 #[tokio::test]
+async fn spare_connections_are_open_before_the_first_request() {
+    let origin = Origin::bind().await;
+    let mut cluster = cluster("origin", &[origin.address]);
+    cluster["warmConnections"] = json!(2);
+    let proxy = Proxy::start(&config(forward(json!({})), json!([cluster]))).await;
+    let (mut first, mut second) = (origin.accept().await, origin.accept().await);
+    let mut client = proxy.client().await;
+    client.send(get("/")).await;
+    let mut used = tokio::select! {
+        spoken = first.is_spoken_to() => { assert!(spoken); first }
+        spoken = second.is_spoken_to() => { assert!(spoken); second }
+    };
+    assert_eq!(used.message().await.path(), "/");
+    used.send(ok("warm")).await;
+    assert_eq!(client.message().await.text(), "warm");
+    // What the origin closes is replaced. While the request lasted another spare one may have been opened in its place.
+    drop(used);
+    origin.accept().await;
+}
+
+#[tokio::test]
 async fn a_header_names_the_cluster() {
     let a = Answering::new(|_| ok("a")).await;
     let action = json!({ "forward": { "clusterHeader": "x-cluster" } });

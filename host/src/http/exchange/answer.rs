@@ -173,13 +173,20 @@ impl<D: Downstream> Exchange<'_, D> {
             host.record.sent += data.len() as u64;
             drop(host);
             if !self.is_head {
+                let data = match &self.web {
+                    None => data,
+                    Some(web) => web.data(data),
+                };
                 self.down.send_data(data, end)?;
             }
         }
         if trailers && !already_ended {
             let host = self.pipe.host();
             if let Some(trailers) = &host.response_trailers {
-                self.down.send_trailers(trailers)?;
+                match self.web.as_ref().and_then(|web| web.trailers(trailers)) {
+                    Some(piece) => self.down.send_data(piece, true)?,
+                    None => self.down.send_trailers(trailers)?,
+                }
             }
         }
         if end || trailers {
@@ -240,6 +247,9 @@ impl<D: Downstream> Exchange<'_, D> {
         host.record.status = host.response.status().unwrap_or(0);
         if let Some(route) = &self.route {
             route.finish_response(host);
+        }
+        if let Some(web) = &mut self.web {
+            web.response(&mut host.response);
         }
         service.config.server_header.apply(&mut host.response, host.record.upstream_time.is_some());
     }

@@ -33,6 +33,7 @@ use weir_wasm::{Output, Side};
 
 use super::connection::Connection;
 use super::fields::{Fields, Known};
+use super::grpc_web::GrpcWeb;
 use super::service::HttpService;
 use super::{BodyLength, Downstream, Outgoing, ResetReason, StreamError};
 use crate::filter::RequestHost;
@@ -77,6 +78,7 @@ pub struct Exchange<'t, D: Downstream> {
     response: ResponseSide,
     route: Option<Box<Route>>,
     is_grpc: bool,
+    web: Option<Box<GrpcWeb>>,
     is_head: bool,
     entry: Entry,
     ended: Option<Ended>,
@@ -119,7 +121,8 @@ impl<'t, D: Downstream> Exchange<'t, D> {
     pub fn new(connection: &Rc<Connection>, arrived: Arrived, down: D, timer: &'t mut LazyTimer) -> Self {
         let service = connection.service();
         service.begin(connection.http2.get());
-        let Arrived { head, body, at } = arrived;
+        let Arrived { mut head, body, at } = arrived;
+        let web = service.config.grpc_web.then(|| GrpcWeb::begin(&mut head)).flatten();
         let is_grpc = head.get_known(Known::ContentType).is_some_and(|kind| kind.starts_with(b"application/grpc"));
         let is_head = head.method() == b"HEAD";
         let response = service.worker.fields();
@@ -128,7 +131,21 @@ impl<'t, D: Downstream> Exchange<'t, D> {
         let request = RequestSide { length: body, fed: false, head_out: false, rounds: 0, pending: Output::default(), sent: false };
         let deadlines = Deadlines::new(&service.config.timeouts, at, !body.is_none());
         let response = ResponseSide::default();
-        Self { service, down, pipe, timer, deadlines, request, response, route: None, is_grpc, is_head, entry: Entry::Free, ended: None }
+        Self {
+            service,
+            down,
+            pipe,
+            timer,
+            deadlines,
+            request,
+            response,
+            route: None,
+            is_grpc,
+            web,
+            is_head,
+            entry: Entry::Free,
+            ended: None,
+        }
     }
 
     /// Answers a request that its version of HTTP refused: nothing of it reaches a filter before the end.

@@ -54,7 +54,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 Frame::Data(data) => {
                     self.request.fed = self.down.is_end();
                     self.pipe.host_mut().record.received += data.len() as u64;
-                    self.pipe.feed_data(Side::Request, data, self.request.fed);
+                    self.feed_request(data);
                 }
                 Frame::Trailers(trailers) => {
                     self.request.fed = true;
@@ -63,7 +63,7 @@ impl<D: Downstream> Exchange<'_, D> {
             },
             Poll::Ready(None) => {
                 self.request.fed = true;
-                self.pipe.feed_data(Side::Request, Bytes::new(), true);
+                self.feed_request(Bytes::new());
             }
             Poll::Ready(Some(Err(error))) => self.client_broke(error),
         }
@@ -71,6 +71,17 @@ impl<D: Downstream> Exchange<'_, D> {
             self.deadlines.request = None;
         }
         true
+    }
+
+    fn feed_request(&mut self, data: Bytes) {
+        let end = self.request.fed;
+        match &mut self.web {
+            None => self.pipe.feed_data(Side::Request, data, end),
+            Some(web) => match web.request(data, end) {
+                Ok(data) => self.pipe.feed_data(Side::Request, data, end),
+                Err(_) => self.client_broke(StreamError::Protocol("grpc_web_text")),
+            },
+        }
     }
 
     /// Whether the request's body must stay with the client for now: the last piece has not gone on.

@@ -146,7 +146,11 @@ impl Http1 {
                     if self.connection.is_leaving() {
                         leave_at.get_or_insert_with(|| Instant::now() + GRACE);
                     }
-                    let idle = *idle_until.get_or_insert_with(|| service.worker.instant() + timeouts.idle.unwrap_or(FOREVER));
+                    let idle = *idle_until.get_or_insert_with(|| {
+                        // The worker may have slept until this connection came: its clock then still shows when it fell asleep.
+                        let now = if is_first { service.worker.tick() } else { service.worker.instant() };
+                        now + timeouts.idle.unwrap_or(FOREVER)
+                    });
                     earliest(earliest(Some(idle), end_of_life), leave_at)
                 } else {
                     Some(*head_until.get_or_insert_with(|| Instant::now() + timeouts.request_headers.min(FOREVER)))
@@ -218,19 +222,23 @@ impl Http1 {
         Exchange::new(&self.connection, arrived, down, &mut self.timer).refuse(status, detail).await;
     }
 
-    /// Closes the connection so that the client can read the last response: what it still sends is read and dropped for a while. One that sends nothing
-    /// any more needs no such care.
+    /// Closes the connection so that the client can read the last response: what it still sends is read and dropped for a while. A client that takes
+    /// nothing is left all the same; one that sends nothing any more, and has got everything, needs no such care.
     async fn linger(&mut self) {
+        let silent = self.silent;
         let wire = &mut self.wire;
-        if std::future::poll_fn(|cx| wire.poll_flush(cx)).await.is_err() || (self.silent && wire.is_closable()) {
+        if silent && wire.waiting() == 0 && wire.is_closable() {
             return;
         }
-        let mut io = std::pin::Pin::new(&mut wire.io);
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut io).await;
-        if self.silent {
-            return;
-        }
-        let drain = async {
+        let farewell = async {
+            if std::future::poll_fn(|cx| wire.poll_flush(cx)).await.is_err() {
+                return;
+            }
+            let mut io = std::pin::Pin::new(&mut wire.io);
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut io).await;
+            if silent {
+                return;
+            }
             let mut buffer = [0; 4096];
             let mut read = 0;
             while read < LINGER_BYTES {
@@ -240,7 +248,7 @@ impl Http1 {
                 }
             }
         };
-        let _ = tokio::time::timeout(LINGER, Box::pin(drain)).await;
+        let _ = tokio::time::timeout(LINGER, Box::pin(farewell)).await;
     }
 }
 
