@@ -403,3 +403,75 @@ fn subject(path: &str) -> (Kind, &str) {
     let name = path.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(name, _)| name);
     (kind, name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use weir_wasm::{Engine, EngineOptions};
+
+    use super::*;
+    use crate::source::{Entry, Value};
+    use crate::upstream::clusters::Services;
+    use crate::upstream::health::{ConnectRequest, Connector, Io};
+
+    struct NoConnector;
+
+    impl Connector for NoConnector {
+        fn connect(&self, _: ConnectRequest) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<Box<dyn Io>>> + Send>> {
+            Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
+        }
+    }
+
+    fn compiler() -> Compiler {
+        let services = Services {
+            handle: tokio::runtime::Handle::current(),
+            now: Arc::new(|| 0),
+            connector: Arc::new(NoConnector),
+            node: Arc::default(),
+            resolver: None,
+        };
+        let engine = Engine::new(EngineOptions::default()).unwrap();
+        let (resumption, logs) = (Resumption::new().unwrap(), AccessLogs::start().unwrap());
+        Compiler::new(ChainLoader::new(engine), Clusters::new(services), Arc::default(), resumption, logs, 2, HashMap::new())
+    }
+
+    fn listeners(named: &[(&str, &str)]) -> Resources {
+        let entry = |(name, address): &(&str, &str)| {
+            let tcp = branch::Protocol::Tcp(config::Tcp::default());
+            let branches = vec![config::Branch { protocol: Some(tcp), ..config::Branch::default() }];
+            let listener = config::Listener { name: (*name).into(), address: (*address).into(), branches, ..config::Listener::default() };
+            Entry { value: Value::Listener(Arc::new(listener)), version: "1".into(), origin: "test".into() }
+        };
+        named.iter().map(entry).collect()
+    }
+
+    #[tokio::test]
+    async fn every_listener_has_an_address_of_its_own() {
+        let mut compiler = compiler();
+        let any = "127.0.0.1:0";
+        let snapshot = compiler.compile(&listeners(&[("one", any), ("two", any)]), true).unwrap();
+        let [one, two] = &snapshot.listeners[..] else { panic!("two listeners") };
+        assert_ne!(one.bound, two.bound);
+        // Discovery brings listeners one by one: that each is valid alone does not say that they are together.
+        let folder = tempfile::tempdir().unwrap();
+        let unix = format!("unix:{}", folder.path().join("s.sock").display());
+        let rejected = compiler.compile(&listeners(&[("a", &unix), ("b", &unix)]), true).unwrap_err();
+        assert_eq!((rejected[0].key.name.as_ref(), rejected[0].reason.as_str()), ("b", "address: the listener \"a\" has this address"));
+    }
+
+    #[tokio::test]
+    async fn sockets_of_a_snapshot_that_never_serves_are_closed() {
+        let mut compiler = compiler();
+        let serves = compiler.compile(&listeners(&[("one", "127.0.0.1:0")]), true).unwrap();
+        compiler.committed(&serves);
+        let refused = compiler.compile(&listeners(&[("one", "127.0.0.1:0"), ("two", "127.0.0.1:0")]), true).unwrap();
+        let bound = |snapshot: &Snapshot, name: &str| snapshot.listener(name).unwrap().bound.clone();
+        let (one, two) = (bound(&refused, "one"), bound(&refused, "two"));
+        assert_eq!(one, bound(&serves, "one"));
+        assert!(TcpStream::connect(&two).is_ok());
+        compiler.abandoned();
+        assert_eq!(TcpStream::connect(&two).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(TcpStream::connect(&one).is_ok());
+    }
+}

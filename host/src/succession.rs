@@ -2,7 +2,7 @@
 //!
 //! What always holds: until the new process serves its whole configuration the old one goes on as if nothing were; when it confirms, the old one drains.
 //! Sockets for which the new configuration has no use are closed by the old process, which first accepts what waits in their queues. A new process
-//! that does not get so far ends, and leaves everything to the old one.
+//! that does not get so far ends, and leaves everything to the old one. An old process that ends too early leaves everything to the new one.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use tokio::sync::{oneshot, watch};
 
 use crate::app::App;
-use crate::listener::handover::{CONFIRM, HandoverServer, Inherited, Offer, take_over};
+use crate::listener::handover::{CONFIRM, HandoverError, HandoverServer, Inherited, Offer, take_over};
 use crate::listener::socket::ListenSocket;
 use crate::listener::sockets::SocketFile;
 use crate::source::SourceStatus;
@@ -57,10 +57,21 @@ impl Predecessor {
         let snapshot =
             snapshot.with_context(|| format!("no configuration serves after {READY:?}: the process before this one goes on"))??;
         let keys: Vec<_> = snapshot.listeners.iter().map(|listener| listener.sockets.name().to_owned()).chain(also).collect();
-        tokio::task::spawn_blocking(move || self.0.confirm(keys)).await??;
-        tracing::info!(target: "app", "took over from the process before this one, which drains");
+        match tokio::task::spawn_blocking(move || self.0.confirm(keys)).await? {
+            Ok(()) => tracing::info!(target: "app", "took over from the process before this one, which drains"),
+            // It ended by itself. Its sockets are this one's now.
+            Err(HandoverError::Io(error)) if is_gone(&error) => {
+                tracing::warn!(target: "app", "the process before this one has ended: {error}");
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
+}
+
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Leaves all sockets to the process that had them before.
@@ -126,6 +137,7 @@ fn serve(server: &HandoverServer, app: &App, also: Option<&(String, ListenSocket
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(target: "app", "a successor did not take over: {error}");
+                app.current.get().iter().flat_map(|snapshot| &snapshot.listeners).for_each(|listener| listener.sockets.keep());
                 std::thread::sleep(PAUSE);
             }
         }
@@ -148,9 +160,11 @@ fn offers(app: &App, also: Option<&(String, ListenSocket)>) -> Vec<Offer> {
 
 /// Returns when no worker accepts on what was taken. What was not is emptied and closed.
 fn stop_accepting(app: &App, taken: &[String]) {
-    if let Some(snapshot) = app.current.get() {
-        let sockets = snapshot.listeners.iter().map(|listener| &listener.sockets);
-        sockets.filter(|sockets| taken.iter().any(|key| key == sockets.name())).for_each(|sockets| sockets.hand_over());
+    for sockets in app.current.get().iter().flat_map(|snapshot| &snapshot.listeners).map(|listener| &listener.sockets) {
+        match taken.iter().any(|key| key == sockets.name()) {
+            true => sockets.hand_over(),
+            false => sockets.keep(),
+        }
     }
     for answer in app.workers.begin_drain() {
         // A worker that has ended accepts nothing.

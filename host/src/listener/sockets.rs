@@ -2,7 +2,8 @@
 //!
 //! What always holds: closing loses nobody who was let in. The kernel completes handshakes by itself and resets what waits in a queue that is closed, so
 //! a queue first gets no more: a filter in the kernel drops what would begin a connection, a Unix socket's file is removed. Workers then accept what
-//! waits, and close. Who comes later tries again, and is refused.
+//! waits, and close. Who comes later tries again, and is refused. While a successor holds the same sockets none of that is done to them: it would be
+//! done to the successor.
 //!
 //! Whoever holds an old snapshot holds this, so nothing here waits for the last of them: a socket that is open but accepted from by nobody lets its
 //! clients wait in vain.
@@ -30,6 +31,8 @@ struct State {
     dealt: Vec<Vec<ListenSocket>>,
     options: SocketOptions,
     fate: Fate,
+    /// A successor has them, too, and has not said yet which it takes.
+    lent: bool,
 }
 
 /// What becomes of a queue that this process no longer serves.
@@ -64,7 +67,7 @@ impl Sockets {
             Some(Ok(ListenAddress::Unix(path))) => SocketFile::at(path),
             _ => None,
         };
-        let state = State { dealt: deal(sockets, workers)?, options, fate: Fate::Open };
+        let state = State { dealt: deal(sockets, workers)?, options, fate: Fate::Open, lent: false };
         Ok(Self { key, file, state: Mutex::new(state) })
     }
 
@@ -105,12 +108,13 @@ impl Sockets {
         Ok(())
     }
 
-    /// All of them, for a successor.
+    /// All of them, for a successor. They count as lent until [`Self::hand_over`] or [`Self::keep`].
     ///
     /// # Errors
     /// When there are no more descriptors.
     pub fn offers(&self) -> io::Result<Vec<Offer>> {
-        let state = self.state();
+        let mut state = self.state();
+        state.lent = true;
         let mut offers = Vec::new();
         for (worker, sockets) in state.dealt.iter().enumerate() {
             for socket in sockets {
@@ -121,6 +125,11 @@ impl Sockets {
         Ok(offers)
     }
 
+    /// The successor does not take them.
+    pub fn keep(&self) {
+        self.state().lent = false;
+    }
+
     /// Another process accepts here: this one stops, and leaves everything as it is.
     pub fn hand_over(&self) {
         self.end(|_| Fate::Handed);
@@ -128,11 +137,14 @@ impl Sockets {
 
     /// Lets no more connections in. Workers accept what waits, and close.
     pub fn close(&self) {
-        self.end(|sockets| {
+        self.end(|state| {
+            if state.lent {
+                return Fate::Handed;
+            }
             if let Some(file) = &self.file {
                 file.remove();
             }
-            let refused = sockets.iter().flatten().try_for_each(refuse_new);
+            let refused = state.dealt.iter().flatten().try_for_each(refuse_new);
             if let Err(error) = &refused {
                 tracing::debug!(target: "listener", address = self.key, "new connections cannot be kept out of a queue that ends: {error}");
             }
@@ -140,10 +152,10 @@ impl Sockets {
         });
     }
 
-    fn end(&self, end: impl FnOnce(&[Vec<ListenSocket>]) -> Fate) {
+    fn end(&self, end: impl FnOnce(&State) -> Fate) {
         let mut state = self.state();
         if state.fate == Fate::Open {
-            state.fate = end(&state.dealt);
+            state.fate = end(&state);
             state.dealt.clear();
         }
     }
@@ -262,6 +274,23 @@ mod tests {
         std::fs::write(&path, "another's").unwrap();
         old.close();
         assert!(path.exists(), "it is not ours");
+    }
+
+    #[test]
+    fn what_is_lent_is_not_spoilt_for_the_successor() {
+        let sockets = sockets("127.0.0.1:0", 1);
+        let Some(ListenAddress::Tcp(address)) = sockets.address() else { panic!("TCP") };
+        let offers = sockets.offers().unwrap();
+        sockets.close();
+        assert_eq!(sockets.fate(), Fate::Handed);
+        let _client = TcpStream::connect(address).unwrap();
+        let ListenSocket::Tcp(listener) = &offers[0].socket else { panic!("TCP") };
+        listener.accept().unwrap();
+        let kept = self::sockets("127.0.0.1:0", 1);
+        drop(kept.offers().unwrap());
+        kept.keep();
+        kept.close();
+        assert_eq!(kept.fate(), Fate::Closed);
     }
 
     #[test]

@@ -108,6 +108,40 @@ async fn a_successor_that_cannot_serve_leaves_everything_as_it_was() {
     assert_eq!(third.get("/").await.header("x-mark"), Some("third"));
 }
 
+#[tokio::test]
+async fn a_predecessor_that_ends_too_early_leaves_its_sockets() {
+    let origin = echoing().await;
+    let shared = tempfile::tempdir().unwrap();
+    let (path, unix) = (shared.path().join("handover.sock"), shared.path().join("web.sock"));
+    let args = handover(&path);
+    let with = |mark: &str| {
+        let mut config = marked(origin, mark);
+        add_listener(&mut config, "unix", &format!("unix:{}", unix.display()));
+        config
+    };
+    let mut first = Proxy::start_with(tempfile::tempdir().unwrap(), &with("first"), &args).await;
+    let web = first.address("web").await;
+    let mut not_yet = with("second");
+    not_yet["filterChains"][0]["filters"][0]["config"] = json!({ "request": { "set": { "bad name": "x" } } });
+    let second = Proxy::spawn(tempfile::tempdir().unwrap(), &not_yet, &args);
+    until("the refusal", async || second.log().contains("mark").then_some(())).await;
+    first.signal(Signal::TERM);
+    assert_eq!(first.ended().await, Some(0));
+    // Nobody accepts now, and still nobody is turned away.
+    let mut waiting = vec![Peer::connect(web).await, Peer::new(tokio::net::UnixStream::connect(&unix).await.unwrap())];
+    for client in &mut waiting {
+        client.send(get("/")).await;
+    }
+    second.rewrite(&with("second"));
+    for mut client in waiting {
+        let response = client.message().await;
+        assert_eq!((response.status(), response.header("x-mark")), (200, Some("second")));
+    }
+    until("the log", async || second.log().contains("the process before this one has ended").then_some(())).await;
+    let late = get_from(web, "/").await;
+    assert_eq!((late.status(), late.header("connection")), (200, None));
+}
+
 /// Clients that wait to be accepted, with their requests sent.
 async fn waiting(proxy: &Proxy, address: std::net::SocketAddr, count: usize) -> Vec<Peer> {
     // While the process stands still the kernel completes handshakes for it.
