@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_millis(250);
 /// The same where the queue may get new connections until it is closed.
 const UNGUARDED: Duration = Duration::from_millis(20);
 /// A queue that ends is closed after so long, whatever still comes.
-const LONGEST: Duration = Duration::from_secs(2);
+pub(crate) const LONGEST: Duration = Duration::from_secs(2);
 
 /// The listeners of a worker that accept.
 #[derive(Default)]
