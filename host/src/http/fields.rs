@@ -558,26 +558,29 @@ impl Fields {
         }
     }
 
-    /// Adds a field that is not a pseudo header. Says no when its name is too long.
+    /// Adds a field that is not a pseudo header. Says no when its name is too long. `upper` says that the name is to be made lower case.
     #[inline]
-    pub(super) fn place(&mut self, known: Option<Known>, name: Span, value: Span) -> bool {
+    pub(super) fn place(&mut self, known: Option<Known>, name: Span, value: Span, upper: bool) -> bool {
         let name_len = known.map_or(name.len(), |known| known.name().len());
         let Ok(name_len) = u16::try_from(name_len) else { return false };
         self.present |= known.map_or(0, Known::bit);
         let (name, value, value_len) = (name.start as u32, value.start as u32, value.len() as u32);
-        self.entries.push(Entry { name, value, value_len, name_len, known, intact: true });
+        self.entries.push(Entry { name, value, value_len, name_len, known, intact: !upper });
         true
     }
 
-    /// Takes the bytes that the entries refer to: those of the head (at most [`MAX_BYTES`]) and `suffix` after them. `upper` says that names are to be
-    /// made lower case.
+    /// Takes the bytes that the entries refer to: those of the head (at most [`MAX_BYTES`]) and `suffix` after them. `upper` says that some names are
+    /// to be made lower case.
     #[inline]
     pub(super) fn adopt(&mut self, head: &[u8], suffix: &[u8], upper: bool) {
         let Self { bytes, entries, pseudo, .. } = self;
         bytes.extend_from_slice(head);
         bytes.extend_from_slice(suffix);
-        let regular = entries.get(*pseudo..).unwrap_or_default();
-        for entry in regular.iter().filter(|_| upper) {
+        if !upper {
+            return;
+        }
+        for entry in entries.iter_mut().skip(*pseudo).filter(|entry| !entry.intact) {
+            entry.intact = true;
             if let Some(name) = bytes.get_mut(entry.name as usize..entry.name as usize + usize::from(entry.name_len)) {
                 name.make_ascii_lowercase();
             }

@@ -66,7 +66,7 @@ impl Head {
             if line.known.is_some_and(|known| known.bit() & NOTED != 0) && self.note(bytes, &line, is_request)? {
                 continue;
             }
-            if !fields.place(line.known, line.name, line.value) {
+            if !fields.place(line.known, line.name, line.value, line.upper) {
                 return Err(Refusal::FieldName.into());
             }
         }
