@@ -120,8 +120,8 @@ async fn an_upload_waits_with_its_client_while_there_is_no_connection() {
     config["clusters"][0]["connectTimeout"] = json!("30s");
     let proxy = Proxy::start(&config).await;
     let mut client = proxy.client().await;
-    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\n").await;
-    // The rest comes when the request is on its way.
+    // A head with a length waits for the body's first piece; the rest comes when the request is on its way.
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\nx").await;
     let _silent = origin.accept_tcp().await;
     let (piece, mut sent) = (vec![b'x'; 64 << 10], 0);
     while let Ok(result) = tokio::time::timeout(patience, client.io.write_all(&piece)).await {
