@@ -91,6 +91,10 @@ pub struct TcpService {
     chain: Option<Chain>,
 }
 
+/// Why a connection is not relayed: in words, and in Envoy's letters.
+type Refusal = (&'static str, &'static str);
+const FILTER_CLOSED: Refusal = ("filter_closed", "FR");
+
 /// How a connection went.
 struct Record {
     detail: &'static str,
@@ -148,18 +152,24 @@ impl TcpService {
 
     async fn relay(&self, io: Io, info: &Rc<ConnectionInfo>, ticket: &Ticket) -> Record {
         let mut record = Record { detail: "", flags: "-", cluster: None, endpoint: String::new(), counted: Counted::default() };
-        let opened = match self.open(info, &mut record).await {
-            Ok(opened) => opened,
-            Err((detail, flags)) => {
-                (record.detail, record.flags) = (detail, flags);
-                return record;
-            }
+        let refused = |record: Record, (detail, flags): Refusal| Record { detail, flags, ..record };
+        let (cluster, subset) = match self.choose() {
+            Ok(chosen) => chosen,
+            Err(refusal) => return refused(record, refusal),
         };
-        let (upstream, mut attempt, permit) = opened;
+        record.cluster = Some(cluster.name());
+        let filters = self.chain.as_ref().map(|chain| host::open(chain, Rc::clone(info), record.cluster.clone()));
+        // What a filter closes at once, no upstream hears of.
+        if filters.as_ref().is_some_and(|filters| filters.stream.is_reset()) {
+            return refused(record, FILTER_CLOSED);
+        }
+        let (upstream, mut attempt, permit) = match self.open(&cluster, subset, info, &mut record).await {
+            Ok(opened) => opened,
+            Err(refusal) => return refused(record, refusal),
+        };
         let down = Wire::new(io, &self.worker);
         let up = Wire::new(upstream, &self.worker);
         let limits = relay::Limits { idle: self.config.idle_timeout, end: self.config.max_duration.map(|most| Instant::now() + most) };
-        let filters = self.chain.as_ref().map(|chain| host::open(chain, Rc::clone(info), record.cluster.clone()));
         let (end, counted) = relay::run(down, up, filters, limits, ticket).await;
         attempt.report(if end == End::UpstreamBroke { Outcome::Reset } else { Outcome::Response(200) }, self.worker.now());
         drop(permit);
@@ -170,16 +180,25 @@ impl TcpService {
             End::DownstreamBroke => ("downstream_closed", "DC"),
             End::Idle => ("idle_timeout", "SI"),
             End::TooLong => ("max_duration_timeout", "DT"),
-            End::Filter => ("filter_closed", "FR"),
+            End::Filter => FILTER_CLOSED,
         };
         record
     }
 
-    /// Chooses an endpoint and connects to it.
-    async fn open(&self, info: &ConnectionInfo, record: &mut Record) -> Result<(Io, Attempt, Permit), (&'static str, &'static str)> {
+    /// Chooses a cluster, and the labels that its endpoints must have.
+    fn choose(&self) -> Result<(Rc<WorkerCluster>, &BTreeMap<String, String>), Refusal> {
         let (name, _, subset) = self.config.target(fastrand::u64(..)).ok_or(("no_cluster", "NC"))?;
-        let cluster: Rc<WorkerCluster> = self.clusters.get(name).cloned().ok_or(("cluster_not_found", "NC"))?;
-        record.cluster = Some(cluster.name());
+        Ok((self.clusters.get(name).cloned().ok_or(("cluster_not_found", "NC"))?, subset))
+    }
+
+    /// Chooses an endpoint and connects to it.
+    async fn open(
+        &self,
+        cluster: &Rc<WorkerCluster>,
+        subset: &BTreeMap<String, String>,
+        info: &ConnectionInfo,
+        record: &mut Record,
+    ) -> Result<(Io, Attempt, Permit), Refusal> {
         let destination = cluster.original(info.original_destination);
         let source = info.peer.filter(|_| self.config.hash_source_address);
         let context = PickContext {

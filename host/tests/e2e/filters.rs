@@ -1,6 +1,7 @@
 //! Filters under way: what becomes of requests when one fails, and the calls that they make to clusters.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use super::guests::*;
 use super::support::*;
@@ -107,6 +108,28 @@ async fn streams_of_one_instance_fail_together_and_others_go_on() {
     upstream.message().await;
     upstream.send(ok("fine")).await;
     assert_eq!(next.message().await.text(), "fine");
+}
+
+#[tokio::test]
+async fn an_upload_waits_with_its_client_while_there_is_no_connection() {
+    // Somebody accepts and says nothing: the handshake does not end.
+    let origin = Origin::bind().await;
+    let patience = std::time::Duration::from_millis(300);
+    let mut config = filtered(origin.address, json!([fragile(json!({}))]));
+    config["clusters"][0]["tls"] = json!({ "sni": "a.test", "insecureSkipVerify": true });
+    config["clusters"][0]["connectTimeout"] = json!("30s");
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\n").await;
+    // The rest comes when the request is on its way.
+    let _silent = origin.accept_tcp().await;
+    let (piece, mut sent) = (vec![b'x'; 64 << 10], 0);
+    while let Ok(result) = tokio::time::timeout(patience, client.io.write_all(&piece)).await {
+        result.unwrap();
+        sent += piece.len();
+        // The kernel's buffers, and the filter's share.
+        assert!(sent < 48 << 20, "the proxy takes more and more");
+    }
 }
 
 /// A filter that asks the cluster `upstream` about each request: it goes on if that answers 2xx, with `x-answer` if there is one; 403 if not.

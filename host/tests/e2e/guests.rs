@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 /// Host functions that guests may call, and how many numbers each takes.
-const IMPORTS: [(&str, usize); 14] = [
+const IMPORTS: [(&str, usize); 15] = [
     ("proxy_log", 3),
     ("proxy_get_header_map_value", 5),
     ("proxy_add_header_map_value", 5),
@@ -15,6 +15,7 @@ const IMPORTS: [(&str, usize); 14] = [
     ("proxy_set_buffer_bytes", 5),
     ("proxy_clear_route_cache", 0),
     ("proxy_continue_stream", 1),
+    ("proxy_close_stream", 1),
     ("proxy_set_effective_context", 1),
     ("proxy_send_local_response", 8),
     ("proxy_call_foreign_function", 6),

@@ -200,6 +200,17 @@ async fn a_filter_that_fails_meets_its_policy() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_that_a_filter_closes_at_once_reaches_nobody() {
+    let guest = Guest::default().on("proxy_on_new_connection", 1, "i32", "(drop (call $proxy_close_stream (i32.const 2))) (i32.const 0)");
+    let origin = Origin::bind().await;
+    let proxy = Proxy::start(&filtered(origin.address, json!([guest.binding("denies", json!({}))]))).await;
+    proxy.client().await.closes().await;
+    let record = &proxy.access_log(1).await[0];
+    assert_eq!((&record["response_code_details"], &record["response_flags"]), (&json!("filter_closed"), &json!("FR")));
+    assert!(origin.is_untouched().await);
+}
+
 /// A PROXY header of version 2 for TCP over IPv4.
 fn version2(source: [u8; 4], port: u16) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
