@@ -10,8 +10,8 @@ ARGS =
 # Where tools lie that a fresh shell may not find: rustup's, those that tests/setup.sh fetched, and Go's own place.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir/go/bin:$(PATH):/usr/local/go/bin
 SETUP = @tests/setup.sh
-# The crates that are filters: every folder of filters/ but the two that build them.
-FILTERS = $(filter-out bundle wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
+# The crates that are filters: every folder of filters/ but those that build them or that they share.
+FILTERS = $(filter-out bundle matching wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
 
 .DEFAULT_GOAL = help
 .PHONY: help setup run test lint bench fuzz doc clean

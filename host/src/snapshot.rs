@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use weir_model::config::{self, branch};
 use weir_model::resource::Kind;
@@ -14,6 +15,7 @@ use weir_wasm::Kind as ChainKind;
 
 use crate::filter::chain::{ChainLoader, LoadedChain};
 use crate::http::service::HttpOptions;
+use crate::listener::accept::LONGEST;
 use crate::listener::limits::ConnectionCount;
 use crate::listener::socket::{ListenAddress, ListenSocket, SocketOptions, adjust, bind};
 use crate::listener::sockets::Sockets;
@@ -129,7 +131,12 @@ pub struct Compiler {
     sockets: HashMap<String, Arc<Sockets>>,
     /// A predecessor's, until the first complete snapshot serves.
     inherited: HashMap<String, Vec<ListenSocket>>,
+    /// When sockets were last closed: until workers have emptied their queues, their addresses are taken.
+    closed: Option<Instant>,
 }
+
+/// Longer than workers take to empty a queue.
+const EMPTYING: Duration = LONGEST.saturating_add(Duration::from_secs(1));
 
 type Rejections = Vec<Rejection>;
 
@@ -162,6 +169,7 @@ impl Compiler {
             last: None,
             sockets: HashMap::new(),
             inherited,
+            closed: None,
         }
     }
 
@@ -220,7 +228,10 @@ impl Compiler {
                 true => {}
                 // The predecessor serves them still.
                 false if inherited.contains_key(key) => sockets.hand_over(),
-                false => sockets.close(),
+                false => {
+                    sockets.close();
+                    self.closed = Some(Instant::now());
+                }
             }
             in_use
         });
@@ -351,11 +362,27 @@ impl Compiler {
                 sockets.iter().try_for_each(|socket| adjust(socket, options)).map_err(failed)?;
                 sockets
             }
-            None => bind(&parsed, options, self.workers).map_err(failed)?,
+            None => self.bind_new(&parsed, options).map_err(failed)?,
         };
         let sockets = Arc::new(Sockets::new(key.clone(), sockets, *options, self.workers).map_err(failed)?);
         self.sockets.insert(key, Arc::clone(&sockets));
         Ok(sockets)
+    }
+}
+
+impl Compiler {
+    /// New sockets; waits for an address that this process itself is about to give up.
+    fn bind_new(&self, address: &ListenAddress, options: &SocketOptions) -> std::io::Result<Vec<ListenSocket>> {
+        loop {
+            match bind(address, options, self.workers) {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::AddrInUse && self.closed.is_some_and(|closed| closed.elapsed() < EMPTYING) =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                bound => return bound,
+            }
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 //! An idle connection holds no buffer at all, so ten thousand of them cost their sockets and tasks only.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
+use tokio_rustls::TlsStream;
 
 use crate::http::StreamError;
 use crate::tls::io::Io;
@@ -18,6 +19,8 @@ use crate::worker::Worker;
 
 /// What is read at once from TLS, whose library fills what it is given with zeros first.
 const TLS_READ: usize = 16 << 10;
+/// Plain text that one record of TLS holds.
+const TLS_RECORD: usize = 16 << 10;
 /// What is read at once otherwise.
 const READ: usize = 256 << 10;
 /// Room that a read must at least have.
@@ -43,6 +46,10 @@ pub(crate) struct Wire {
     queued: usize,
     /// The other side learns that nothing more comes, once everything is written.
     ending: bool,
+    /// Nothing follows what waits, in either direction.
+    last: bool,
+    /// TLS has said goodbye.
+    parted: bool,
     worker: Rc<Worker>,
     is_tls: bool,
 }
@@ -51,7 +58,8 @@ impl Wire {
     pub(crate) fn new(io: Io, worker: &Rc<Worker>) -> Self {
         let is_tls = matches!(io, Io::Tls(_));
         let (input, queue, staged) = (BytesMut::new(), VecDeque::new(), Vec::new());
-        Self { io, input, queue, staged, written: 0, queued: 0, ending: false, worker: Rc::clone(worker), is_tls }
+        let (ending, last, parted) = (false, false, false);
+        Self { io, input, queue, staged, written: 0, queued: 0, ending, last, parted, worker: Rc::clone(worker), is_tls }
     }
 
     /// Reads more into `input`; 0 is the end.
@@ -140,6 +148,17 @@ impl Wire {
         self.ending = true;
     }
 
+    /// What waits is the last of the connection. TLS says goodbye with it, where it fits into one record.
+    #[inline]
+    pub(crate) fn part(&mut self) {
+        self.last = true;
+    }
+
+    /// Whether the socket can be closed as it is, once everything is written.
+    pub(crate) fn is_closable(&self) -> bool {
+        !self.is_tls || self.parted
+    }
+
     /// Bytes that wait to be written.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
@@ -177,8 +196,28 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    fn write_last(&mut self) -> io::Result<()> {
+        let Io::Tls(stream) = &mut self.io else { return Ok(()) };
+        let TlsStream::Server(stream) = &mut **stream else { return Ok(()) };
+        let session = stream.get_mut().1;
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let rest = self.staged.get(self.written..).unwrap_or_default();
+        let pieces = self.queue.iter().map(|piece| &**piece).chain([rest]);
+        let used = slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
+        let count = session.writer().write_vectored(&slices[..used])?;
+        self.parted = count == self.queued + rest.len();
+        if self.parted {
+            session.send_close_notify();
+        }
+        self.wrote(count);
+        Ok(())
+    }
+
     /// Writes until nothing waits.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_tls && self.last && (1..=TLS_RECORD).contains(&self.waiting()) {
+            self.write_last()?;
+        }
         while self.waiting() > 0 {
             let count = if self.queue.is_empty() {
                 let rest = self.staged.get(self.written..).unwrap_or_default();

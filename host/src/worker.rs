@@ -26,6 +26,7 @@ use crate::observe::metrics::{self, Metrics};
 use crate::route::Action;
 use crate::snapshot::{Protocol, Snapshot};
 use crate::tcp::TcpService;
+use crate::timer::LazyTimer;
 use crate::tls::accept::AcceptContext;
 use crate::upstream::pool::WorkerCluster;
 
@@ -93,6 +94,7 @@ pub struct Worker {
     scratch: RefCell<BytesMut>,
     buffers: RefCell<Vec<Vec<u8>>>,
     fields: RefCell<Vec<Fields>>,
+    deadlines: RefCell<Vec<LazyTimer>>,
     snapshot: RefCell<Option<Rc<WorkerSnapshot>>>,
     prepared: RefCell<Option<Rc<WorkerSnapshot>>>,
     retired: RefCell<Vec<Rc<Filter>>>,
@@ -226,6 +228,7 @@ impl Worker {
             scratch: RefCell::default(),
             buffers: RefCell::default(),
             fields: RefCell::default(),
+            deadlines: RefCell::default(),
             snapshot: RefCell::default(),
             prepared: RefCell::default(),
             retired: RefCell::default(),
@@ -309,6 +312,20 @@ impl Worker {
         if kept.len() < KEPT_BUFFERS {
             fields.clear();
             kept.push(fields);
+        }
+    }
+
+    /// A timer, which may be armed: for an earlier time than anybody waits for now.
+    #[must_use]
+    pub fn timer(&self) -> LazyTimer {
+        self.deadlines.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a timer back: arming it again would cost the next request more than leaving it armed.
+    pub fn give_timer(&self, timer: LazyTimer) {
+        let mut kept = self.deadlines.borrow_mut();
+        if kept.len() < KEPT_BUFFERS {
+            kept.push(timer);
         }
     }
 

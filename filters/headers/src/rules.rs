@@ -7,14 +7,17 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use weir_sdk::schema::{Node, Schema};
+use weir_sdk::serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use weir_sdk::{Refusal, config};
 
 /// The pseudo-headers of a request that may be set. `:status` belongs to whoever answers.
 const SETTABLE_PSEUDO: [&str; 4] = [":authority", ":method", ":path", ":scheme"];
 
 /// What to do to the two header maps of a stream.
-#[derive(Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[config]
+#[derive(Debug, Default, PartialEq, Eq)]
+#[serde(default)]
 pub struct Rules {
     /// Changes to the request's headers, before they go upstream.
     pub request: Changes,
@@ -23,8 +26,9 @@ pub struct Rules {
 }
 
 /// The changes to one header map, in the order in which they are made.
-#[derive(Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[config]
+#[derive(Debug, Default, PartialEq, Eq)]
+#[serde(default)]
 pub struct Changes {
     /// Names whose every value goes.
     pub remove: Vec<Name>,
@@ -42,39 +46,18 @@ pub struct Name(String);
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(Name, String)>);
 
-/// Why a configuration is refused: the field, and what is wrong with it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The path of the field, such as `request.set.x-a`; `.` when the whole document is at fault.
-    pub field: String,
-    /// What is wrong, with the line and column where there is one.
-    pub cause: String,
-}
-
 impl Rules {
-    /// Reads a configuration. Nothing at all reads as no rules, because a host hands over no bytes for "none".
-    ///
-    /// # Errors
-    /// [`Refused`] for anything but valid JSON of exactly this shape, naming the first offending field.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Refused> {
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self::default());
-        }
-        let mut json = serde_json::Deserializer::from_slice(bytes);
-        let rules: Self = serde_path_to_error::deserialize(&mut json)
-            .map_err(|error| Refused { field: error.path().to_string(), cause: error.inner().to_string() })?;
-        json.end().map_err(|error| Refused { field: ".".to_owned(), cause: error.to_string() })?;
-        rules.check_pseudo_headers()?;
-        Ok(rules)
-    }
-
     /// Whether the filter would leave every message as it is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.request.is_empty() && self.response.is_empty()
     }
 
-    fn check_pseudo_headers(&self) -> Result<(), Refused> {
+    /// Whether pseudo-headers are changed only where that makes sense.
+    ///
+    /// # Errors
+    /// Names the first place where they are not.
+    pub fn check(&self) -> Result<(), Refusal> {
         let set = |headers: &Headers| headers.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         let may_set = [
             ("request.set", set(&self.request.set), &SETTABLE_PSEUDO[..]),
@@ -86,10 +69,8 @@ impl Rules {
         ];
         for (place, names, allowed) in may_set {
             if let Some(name) = names.iter().find(|n| n.is_pseudo() && !allowed.contains(&n.as_str())) {
-                return Err(Refused {
-                    field: format!("{place}.{}", name.as_str()),
-                    cause: format!("a pseudo-header cannot be changed here; request.set takes {}", SETTABLE_PSEUDO.join(", ")),
-                });
+                let cause = format!("a pseudo-header cannot be changed here; request.set takes {}", SETTABLE_PSEUDO.join(", "));
+                return Err(Refusal::at(format!("{place}.{}", name.as_str()), cause));
             }
         }
         Ok(())
@@ -184,20 +165,25 @@ impl<'de> Visitor<'de> for HeadersVisitor {
     }
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", self.field, self.cause)
-    }
+impl Schema for Name {
+    const NODE: Node = Node::Text;
 }
 
-impl std::error::Error for Refused {}
+impl Schema for Headers {
+    const NODE: Node = Node::Map(&Node::Text);
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(json: &str) -> Result<Rules, Refusal> {
+        let rules: Rules = weir_sdk::parse(json.as_bytes())?;
+        rules.check().map(|()| rules)
+    }
+
     fn refused(json: &str) -> String {
-        Rules::parse(json.as_bytes()).unwrap_err().to_string()
+        parse(json).unwrap_err().to_string()
     }
 
     fn pairs(headers: &Headers) -> Vec<(&str, &str)> {
@@ -206,8 +192,8 @@ mod tests {
 
     #[test]
     fn everything_is_read_in_the_order_written() {
-        let rules = Rules::parse(
-            br#"{"request": {"remove": ["X-Gone", "x-too"], "set": {"X-B": "1", ":path": "/p", "x-a": ""}},
+        let rules = parse(
+            r#"{"request": {"remove": ["X-Gone", "x-too"], "set": {"X-B": "1", ":path": "/p", "x-a": ""}},
                  "response": {"add": {"Via": "weir"}}}"#,
         )
         .unwrap();
@@ -220,7 +206,7 @@ mod tests {
     #[test]
     fn no_configuration_is_no_rules() {
         for empty in ["", " \n", "{}", r#"{"request":{}}"#] {
-            assert!(Rules::parse(empty.as_bytes()).unwrap().is_empty(), "{empty:?}");
+            assert!(parse(empty).unwrap().is_empty(), "{empty:?}");
         }
     }
 

@@ -42,8 +42,8 @@ pub struct RequestHost {
     pub chosen: Option<Arc<Action>>,
     /// A filter asked for the route to be chosen again, and nobody has since.
     pub route_cleared: bool,
-    /// A filter asked to hold the stream until then.
-    pub delayed_until: Option<Instant>,
+    /// Which filters asked to hold the stream, and until when.
+    delays: Vec<(Instant, Box<str>)>,
     waker: Option<Waker>,
     woken: bool,
 }
@@ -64,10 +64,22 @@ impl RequestHost {
             service,
             chosen: None,
             route_cleared: false,
-            delayed_until: None,
+            delays: Vec::new(),
             waker: None,
             woken: false,
         }
+    }
+
+    /// When the first of the filters that hold the stream lets it go.
+    #[must_use]
+    pub fn next_delay(&self) -> Option<Instant> {
+        self.delays.iter().map(|(until, _)| *until).min()
+    }
+
+    /// The binding of a filter whose delay is over.
+    pub fn delay_over(&mut self, now: Instant) -> Option<Box<str>> {
+        let at = self.delays.iter().position(|(until, _)| *until <= now)?;
+        Some(self.delays.swap_remove(at).1)
     }
 
     /// What is done with the request, as things stand.
@@ -182,7 +194,7 @@ impl StreamHost for RequestHost {
             },
             "weir.stream.delay" => match arguments.try_into().map(u32::from_le_bytes) {
                 Ok(millis) => {
-                    self.delayed_until = Some(Instant::now() + Duration::from_millis(u64::from(millis)));
+                    self.delays.push((Instant::now() + Duration::from_millis(u64::from(millis)), binding.into()));
                     self.wake();
                     Foreign::Done(Vec::new())
                 }

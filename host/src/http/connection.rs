@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::forwarded::{ClientCert, Peer, client_cert_element};
+use super::forwarded::{AddressText, ClientCert, Peer, client_cert_element};
 use super::service::HttpService;
 use crate::tls::accept::ConnectionInfo;
 use crate::tls::io::Io;
@@ -30,6 +30,9 @@ pub struct Connection {
     pub http2: Cell<bool>,
     /// What `x-forwarded-client-cert` says of the client.
     client_cert: Option<Vec<u8>>,
+    /// The other end, as headers tell of it. On a Unix socket it is this machine.
+    address: IpAddr,
+    address_text: AddressText,
     local: Option<SocketAddr>,
     service: RefCell<Rc<HttpService>>,
 }
@@ -38,10 +41,13 @@ impl Connection {
     /// A connection that `service` serves for now.
     #[must_use]
     pub fn new(io: &Io, info: ConnectionInfo, service: Rc<HttpService>) -> Self {
+        let address = info.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip());
         Self {
             id: service.worker.next_connection(),
             local: info.local(io),
             client_cert: client_cert(&info),
+            address,
+            address_text: AddressText::of(address),
             info,
             accepted: Instant::now(),
             listener: Arc::clone(&service.config.listener),
@@ -81,11 +87,11 @@ impl Connection {
         self.local
     }
 
-    /// The other end, as headers tell of it. On a Unix socket it is this machine.
+    /// The other end, as headers tell of it.
     #[must_use]
     pub fn peer(&self) -> Peer<'_> {
-        let address = self.info.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip());
-        Peer { address, tls: self.info.tls.is_some(), client_cert: self.client_cert.as_deref() }
+        let text = self.address_text.as_bytes();
+        Peer { address: self.address, text, tls: self.info.tls.is_some(), client_cert: self.client_cert.as_deref() }
     }
 
     /// `HTTP/1.1` or `HTTP/2`.

@@ -30,6 +30,8 @@ struct Entry {
     value_len: u32,
     name_len: u16,
     known: Option<Known>,
+    /// Name and value are as the parser of HTTP/1 found them, and lie in the arena like that.
+    intact: bool,
 }
 
 /// One name and value.
@@ -41,6 +43,8 @@ pub struct Field<'a> {
     pub name: &'a [u8],
     /// Any bytes.
     pub value: &'a [u8],
+    /// The parser of HTTP/1 judged name and value, and nobody changed them since.
+    pub judged: bool,
 }
 
 /// A header block: pseudo headers first, then the others in order.
@@ -208,7 +212,39 @@ impl Fields {
     }
 
     fn of_entries<'a>(&'a self, entries: &'a [Entry]) -> impl ExactSizeIterator<Item = Field<'a>> {
-        entries.iter().map(|entry| Field { known: entry.known, name: self.name_of(entry), value: self.value_of(entry) })
+        entries.iter().map(|entry| self.of_entry(entry))
+    }
+
+    #[inline]
+    fn of_entry<'a>(&'a self, entry: &Entry) -> Field<'a> {
+        Field { known: entry.known, name: self.name_of(entry), value: self.value_of(entry), judged: entry.intact }
+    }
+
+    /// The first field of a known name.
+    #[must_use]
+    #[inline]
+    pub(super) fn find(&self, known: Known) -> Option<Field<'_>> {
+        self.entries.iter().find(|entry| entry.known == Some(known)).map(|entry| self.of_entry(entry))
+    }
+
+    /// All but the pseudo headers, each with the place of its whole line in [`Fields::lines`] if that is there, is as it came and is in the usual form.
+    pub(super) fn regular_lines(&self) -> impl Iterator<Item = (Field<'_>, Option<Span>)> {
+        let entries = self.entries.get(self.pseudo..).unwrap_or_default();
+        entries.iter().map(|entry| (self.of_entry(entry), self.line_of(entry)))
+    }
+
+    #[inline]
+    fn line_of(&self, entry: &Entry) -> Option<Span> {
+        let (start, value) = (entry.name as usize, entry.value as usize);
+        let (colon, end) = (start + usize::from(entry.name_len), value + entry.value_len as usize);
+        let usual = entry.intact && self.bytes.get(colon..value) == Some(b": ") && self.bytes.get(end..end + 2) == Some(b"\r\n");
+        usual.then_some(Span { start, end: end + 2 })
+    }
+
+    /// The bytes of lines that are next to each other.
+    #[inline]
+    pub(super) fn lines(&self, place: Span) -> &[u8] {
+        self.bytes.get(place.start..place.end).unwrap_or_default()
     }
 
     /// `:method`, or nothing in a response.
@@ -294,7 +330,7 @@ impl Fields {
         }
         let value_start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(value);
-        Some(Entry { name: start as u32, value: value_start, value_len: value.len() as u32, name_len, known })
+        Some(Entry { name: start as u32, value: value_start, value_len: value.len() as u32, name_len, known, intact: false })
     }
 
     #[cold]
@@ -363,6 +399,7 @@ impl Fields {
             return;
         }
         entry.value_len = value.len() as u32;
+        entry.intact = false;
     }
 
     /// Continues a known name's first value as a list: `, ` and `value`. Sets it when it is missing or empty.
@@ -379,6 +416,7 @@ impl Fields {
         }
         entry.value = start as u32;
         entry.value_len = length as u32;
+        entry.intact = false;
         self.waste += old.len();
         self.bytes.extend_from_within(old);
         self.bytes.extend_from_slice(b", ");
@@ -443,7 +481,8 @@ impl Fields {
                 Some(known) => known.name(),
                 None => span(entry.name, usize::from(entry.name_len)),
             };
-            let kept = keep(Field { known: entry.known, name, value: span(entry.value, entry.value_len as usize) });
+            let value = span(entry.value, entry.value_len as usize);
+            let kept = keep(Field { known: entry.known, name, value, judged: entry.intact });
             if kept {
                 *present |= entry.known.map_or(0, Known::bit);
                 *pseudo += usize::from(name.first() == Some(&b':'));
@@ -484,7 +523,7 @@ impl Fields {
             }
             let value = bytes.len() as u32;
             bytes.extend_from_slice(self.value_of(&entry));
-            (entry.name, entry.value) = (name, value);
+            (entry.name, entry.value, entry.intact) = (name, value, false);
             self.entries[at] = entry;
         }
         self.bytes = bytes;
@@ -498,7 +537,7 @@ impl Fields {
     #[inline]
     pub(super) fn begin(&mut self, pseudo: usize) {
         self.clear();
-        self.entries.resize(pseudo, Entry { name: 0, value: 0, value_len: 0, name_len: 0, known: None });
+        self.entries.resize(pseudo, Entry { name: 0, value: 0, value_len: 0, name_len: 0, known: None, intact: false });
         self.pseudo = pseudo;
     }
 
@@ -512,6 +551,8 @@ impl Fields {
                 value_len: value.len() as u32,
                 name_len: known.name().len() as u16,
                 known: Some(known),
+                // What is missing was not judged.
+                intact: value.len() > 0,
             };
             self.present |= known.bit();
         }
@@ -523,7 +564,8 @@ impl Fields {
         let name_len = known.map_or(name.len(), |known| known.name().len());
         let Ok(name_len) = u16::try_from(name_len) else { return false };
         self.present |= known.map_or(0, Known::bit);
-        self.entries.push(Entry { name: name.start as u32, value: value.start as u32, value_len: value.len() as u32, name_len, known });
+        let (name, value, value_len) = (name.start as u32, value.start as u32, value.len() as u32);
+        self.entries.push(Entry { name, value, value_len, name_len, known, intact: true });
         true
     }
 
@@ -531,10 +573,11 @@ impl Fields {
     /// made lower case.
     #[inline]
     pub(super) fn adopt(&mut self, head: &[u8], suffix: &[u8], upper: bool) {
-        let Self { bytes, entries, .. } = self;
+        let Self { bytes, entries, pseudo, .. } = self;
         bytes.extend_from_slice(head);
         bytes.extend_from_slice(suffix);
-        for entry in entries.iter().filter(|entry| upper && entry.known.is_none()) {
+        let regular = entries.get(*pseudo..).unwrap_or_default();
+        for entry in regular.iter().filter(|_| upper) {
             if let Some(name) = bytes.get_mut(entry.name as usize..entry.name as usize + usize::from(entry.name_len)) {
                 name.make_ascii_lowercase();
             }

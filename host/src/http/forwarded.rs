@@ -35,6 +35,8 @@ impl Default for ForwardedRules {
 pub struct Peer<'a> {
     /// The other end.
     pub address: IpAddr,
+    /// The same as text.
+    pub text: &'a [u8],
     /// Whether it is TLS.
     pub tls: bool,
     /// The client's certificate as [`client_cert_element`] wrote it, on mTLS.
@@ -59,17 +61,14 @@ impl ForwardedRules {
         if self.edge {
             self.sanitize(fields);
         }
-        let mut text = AddressText::new();
-        let address = text.write(peer.address);
         join(fields, Known::XForwardedFor);
-        fields.append_to_list(Known::XForwardedFor, address);
+        fields.append_to_list(Known::XForwardedFor, peer.text);
         let scheme: &[u8] = if peer.tls { b"https" } else { b"http" };
         if !self.believes_proto(fields) {
             fields.set_known(Known::XForwardedProto, scheme);
         }
         if self.edge {
-            let mut text = AddressText::new();
-            fields.set_known(Known::XEnvoyExternalAddress, text.write(client));
+            fields.set_known(Known::XEnvoyExternalAddress, AddressText::of(client).as_bytes());
         }
         if self.request_id {
             ensure_request_id(fields);
@@ -167,21 +166,27 @@ fn parse_address(entry: &[u8]) -> Option<IpAddr> {
 }
 
 /// An address as text, without allocating.
-struct AddressText {
+#[derive(Clone, Copy, Debug)]
+pub struct AddressText {
     /// No address is longer.
     text: [u8; 45],
     length: usize,
 }
 
 impl AddressText {
-    fn new() -> Self {
-        Self { text: [0; 45], length: 0 }
+    /// Writes `address`.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        let mut text = Self { text: [0; 45], length: 0 };
+        // There is room, so this cannot fail.
+        let _ = write!(text, "{}", address.to_canonical());
+        text
     }
 
-    fn write(&mut self, address: IpAddr) -> &[u8] {
-        self.length = 0;
-        // There is room, so this cannot fail.
-        let _ = write!(self, "{}", address.to_canonical());
+    /// What was written.
+    #[must_use]
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
         self.text.get(..self.length).unwrap_or_default()
     }
 }

@@ -31,8 +31,10 @@ impl Handler for Streams {
         match body {
             Ok(body) => {
                 tokio::task::spawn_local(async move {
-                    let mut timer = LazyTimer::new();
+                    let worker = Rc::clone(&connection.service().worker);
+                    let mut timer = worker.timer();
                     Exchange::new(&connection, Arrived { head, body, at }, downstream, &mut timer).run().await;
+                    worker.give_timer(timer);
                 });
             }
             Err(refusal) => {

@@ -1,5 +1,6 @@
 //! How one branch of a listener serves HTTP: its compiled options, and on each worker its filters and clusters.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -200,6 +201,8 @@ pub struct HttpService {
     /// The numbers of its listener.
     pub metrics: ListenerMetrics,
     clusters: Rc<ClusterMap>,
+    /// The cluster that was asked for last: mostly the one that is asked for next.
+    recent: RefCell<Option<Rc<WorkerCluster>>>,
     chain: Option<Chain>,
 }
 
@@ -220,7 +223,7 @@ impl HttpService {
         clusters: Rc<ClusterMap>,
         chain: Option<Chain>,
     ) -> Self {
-        Self { config, worker, snapshot, metrics, clusters, chain }
+        Self { config, worker, snapshot, metrics, clusters, recent: RefCell::default(), chain }
     }
 
     /// Its filters, if it has any.
@@ -264,7 +267,11 @@ impl HttpService {
     /// A cluster of this configuration.
     #[must_use]
     pub fn cluster(&self, name: &str) -> Option<Rc<WorkerCluster>> {
-        self.clusters.get(name).cloned()
+        let mut recent = self.recent.borrow_mut();
+        if !recent.as_ref().is_some_and(|recent| recent.is_named(name)) {
+            *recent = Some(Rc::clone(self.clusters.get(name)?));
+        }
+        recent.clone()
     }
 
     /// Counts a request that broke the protocol, by name.

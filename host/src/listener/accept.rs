@@ -13,7 +13,7 @@ use super::socket::ListenSocket;
 use super::sockets::{Fate, Sockets};
 use crate::http::connection::Connection;
 use crate::http::{h1, h2_serve};
-use crate::observe::metrics::{Detailed, ListenerCounter, ListenerLevel};
+use crate::observe::metrics::{Detailed, ListenerCounter, ListenerLevel, ListenerMetrics};
 use crate::snapshot::{Protocol, SnapshotListener};
 use crate::tls::accept::{Accepted, Alpn, accept};
 use crate::tls::io::Socket;
@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_millis(250);
 /// The same where the queue may get new connections until it is closed.
 const UNGUARDED: Duration = Duration::from_millis(20);
 /// A queue that ends is closed after so long, whatever still comes.
-const LONGEST: Duration = Duration::from_secs(2);
+pub(crate) const LONGEST: Duration = Duration::from_secs(2);
 
 /// The listeners of a worker that accept.
 #[derive(Default)]
@@ -129,6 +129,7 @@ impl Acceptor {
 }
 
 async fn listen(worker: Rc<Worker>, name: Arc<str>, acceptor: Rc<Acceptor>) {
+    let metrics = worker.process().metrics.listener(&name);
     let mut backoff = AcceptBackoff::default();
     let failures = AcceptFailures::default();
     loop {
@@ -136,7 +137,7 @@ async fn listen(worker: Rc<Worker>, name: Arc<str>, acceptor: Rc<Acceptor>) {
             Ok((socket, peer)) => {
                 backoff.succeeded();
                 if let Some(snapshot) = worker.snapshot() {
-                    take(&worker, snapshot, &name, socket, peer);
+                    take(&worker, snapshot, &metrics, &name, socket, peer);
                 }
             }
             Err(error) => {
@@ -149,10 +150,11 @@ async fn listen(worker: Rc<Worker>, name: Arc<str>, acceptor: Rc<Acceptor>) {
 
 /// Accepts what waits in a queue that ends.
 async fn finish(worker: Rc<Worker>, last: Rc<WorkerSnapshot>, name: Arc<str>, acceptor: Rc<Acceptor>, quiet: Duration, _ending: Ending) {
+    let metrics = worker.process().metrics.listener(&name);
     let accept_all = async {
         while let Ok(accepted) = tokio::time::timeout(quiet, acceptor.accept()).await {
             match accepted {
-                Ok((socket, peer)) => take(&worker, Rc::clone(&last), &name, socket, peer),
+                Ok((socket, peer)) => take(&worker, Rc::clone(&last), &metrics, &name, socket, peer),
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
@@ -161,55 +163,69 @@ async fn finish(worker: Rc<Worker>, last: Rc<WorkerSnapshot>, name: Arc<str>, ac
 }
 
 /// Begins to serve a connection, if there is room for it.
-fn take(worker: &Rc<Worker>, snapshot: Rc<WorkerSnapshot>, name: &Arc<str>, socket: Socket, peer: Option<std::net::SocketAddr>) {
+fn take(
+    worker: &Rc<Worker>,
+    snapshot: Rc<WorkerSnapshot>,
+    metrics: &ListenerMetrics,
+    name: &Arc<str>,
+    socket: Socket,
+    peer: Option<std::net::SocketAddr>,
+) {
     let Some(listener) = snapshot.shared.listener(name).cloned() else { return };
-    let metrics = worker.process().metrics.listener(name);
     let Some(guard) = admit(&worker.process().connections, &listener.connections) else {
-        worker.metrics.detail(&metrics, Detailed::ConnectionRefusal, "too_many_connections");
+        worker.metrics.detail(metrics, Detailed::ConnectionRefusal, "too_many_connections");
         return;
     };
     if worker.is_overloaded() {
-        worker.metrics.detail(&metrics, Detailed::ConnectionRefusal, "overload");
+        worker.metrics.detail(metrics, Detailed::ConnectionRefusal, "overload");
         return;
     }
-    worker.metrics.listener(&metrics, ListenerCounter::Connections);
-    worker.metrics.listener_level(&metrics, ListenerLevel::Connections, 1);
-    let (worker, ticket) = (Rc::clone(worker), worker.ticket());
-    tokio::task::spawn_local(async move {
-        serve(&worker, snapshot, &listener, socket, peer, ticket, guard).await;
-        worker.metrics.listener_level(&metrics, ListenerLevel::Connections, -1);
-    });
+    worker.metrics.listener(metrics, ListenerCounter::Connections);
+    worker.metrics.listener_level(metrics, ListenerLevel::Connections, 1);
+    let open = Open { worker: Rc::clone(worker), metrics: metrics.clone(), _guard: guard };
+    tokio::task::spawn_local(serve(snapshot, listener, socket, peer, worker.ticket(), open));
+}
+
+/// A connection's share of what is counted and limited; given back when it is dropped.
+struct Open {
+    worker: Rc<Worker>,
+    metrics: ListenerMetrics,
+    _guard: ConnectionGuard,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.metrics.listener_level(&self.metrics, ListenerLevel::Connections, -1);
+    }
 }
 
 /// Serves a connection as the current configuration says; where it has no such listener any more, as the one says that it was accepted with.
 async fn serve(
-    worker: &Rc<Worker>,
     accepted: Rc<WorkerSnapshot>,
-    listener: &Arc<SnapshotListener>,
+    listener: Arc<SnapshotListener>,
     socket: Socket,
     peer: Option<std::net::SocketAddr>,
     ticket: Ticket,
-    _guard: ConnectionGuard,
+    open: Open,
 ) {
-    let metrics = worker.process().metrics.listener(&listener.name);
+    let Open { worker, metrics, .. } = &open;
     let Accepted { io, info, branch } = match accept(&listener.compiled, socket, peer, &worker.accepting).await {
         Ok(accepted) => accepted,
         Err(refusal) => {
             if refusal.is_tls() {
-                worker.metrics.listener(&metrics, ListenerCounter::TlsFailures);
+                worker.metrics.listener(metrics, ListenerCounter::TlsFailures);
             }
-            worker.metrics.detail(&metrics, Detailed::ConnectionRefusal, refusal.detail());
+            worker.metrics.detail(metrics, Detailed::ConnectionRefusal, refusal.detail());
             tracing::debug!(target: "listener", listener = &*listener.name, ?peer, "refused: {}", refusal.detail());
             return;
         }
     };
     if let Some(tls) = &info.tls {
-        worker.metrics.listener(&metrics, ListenerCounter::TlsHandshakes);
+        worker.metrics.listener(metrics, ListenerCounter::TlsHandshakes);
         if tls.resumed {
-            worker.metrics.listener(&metrics, ListenerCounter::TlsResumed);
+            worker.metrics.listener(metrics, ListenerCounter::TlsResumed);
         }
     }
-    drop(metrics);
     let (Some(branch), Some(snapshot)) = (listener.branches.get(branch), worker.snapshot()) else { return };
     match &branch.protocol {
         Protocol::Tcp(_) => {
@@ -234,5 +250,21 @@ async fn serve(
                 Box::pin(h2_serve::serve(io, read, connection, ticket)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, F, T>(_: fn(A, B, C, D, E, F) -> T) -> usize {
+        size_of::<T>()
+    }
+
+    /// An idle connection is its sockets and this.
+    #[test]
+    fn a_connection_is_small() {
+        let task = size(serve);
+        assert!(task <= 2048, "{task} bytes");
     }
 }

@@ -181,6 +181,13 @@ impl WorkerCluster {
         Arc::clone(&self.name)
     }
 
+    /// Whether this is its name.
+    #[must_use]
+    #[inline]
+    pub fn is_named(&self, name: &str) -> bool {
+        *self.name == *name
+    }
+
     /// What all workers share of it.
     #[must_use]
     pub fn state(&self) -> &Arc<ClusterState> {

@@ -22,6 +22,7 @@ mod per_route;
 mod restart;
 mod routes;
 mod soak;
+mod standard_filters;
 mod tcp;
 mod tls;
 mod upgrade;

@@ -193,6 +193,26 @@ async fn a_listener_that_is_removed_serves_who_waits_to_be_accepted() {
 }
 
 #[tokio::test]
+async fn a_listener_that_was_just_removed_may_come_back() {
+    let origin = echoing().await;
+    let mut config = marked(origin, "one");
+    add_listener(&mut config, "second", "127.0.0.1:0");
+    let proxy = Proxy::start(&config).await;
+    let address = proxy.address("second").await;
+    for generation in 1..4 {
+        remove_listener(&mut config, "second");
+        proxy.rewrite(&config);
+        until("its end", async || (proxy.view("/config").await["generation"] == 2 * generation).then_some(())).await;
+        // Its queue may still be emptied now.
+        add_listener(&mut config, "second", &address.to_string());
+        proxy.rewrite(&config);
+        until("its return", async || (proxy.view("/config").await["generation"] == 2 * generation + 1).then_some(())).await;
+        assert_eq!(get_from(address, "/").await.status(), 200);
+    }
+    assert_eq!(proxy.view("/config").await["sources"][0]["rejected"], 0);
+}
+
+#[tokio::test]
 async fn a_drain_under_load_loses_nothing() {
     let (origin, grpc) = (echoing().await, echoing_grpc().await);
     let shared = tempfile::tempdir().unwrap();

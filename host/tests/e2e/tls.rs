@@ -51,6 +51,25 @@ async fn the_server_name_chooses_the_certificate() {
     assert!(error.to_string().contains("certificate"), "the first certificate is not for this name: {error}");
 }
 
+/// A client that reads to the end learns that it is one, and not that somebody cut the line.
+#[tokio::test]
+async fn the_end_of_a_connection_is_said() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let authority = Authority::new("root");
+    let client = TlsClient::new(&authority, None, &["http/1.1"]);
+    for size in [0, 2, 20_000, 300_000] {
+        let origin = Answering::new(move |_| ok(&"x".repeat(size))).await;
+        let secrets = json!([authority.leaf(&["a.test"]).secret("own")]);
+        let proxy = Proxy::start(&secured(origin.address, json!({ "certificates": ["own"] }), secrets)).await;
+        let mut stream = client.connect(proxy.address("web").await, "a.test").await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut bytes = Vec::new();
+        within("the end", stream.read_to_end(&mut bytes)).await.unwrap();
+        assert!(bytes.starts_with(b"HTTP/1.1 200 "), "{}", bytes.escape_ascii());
+        assert!(bytes.ends_with(&vec![b'x'; size]), "{} of {size}", bytes.len());
+    }
+}
+
 #[tokio::test]
 async fn http2_is_agreed_on_by_alpn() {
     let authority = Authority::new("root");

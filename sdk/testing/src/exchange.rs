@@ -3,6 +3,8 @@
 //! The upstream answers 200 with `upstream` as its body unless the test says otherwise. A filter that pauses for a callout leaves the exchange
 //! waiting: answer the callout, then [`Exchange::go_on`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use weir_wasm::{LocalReply, MessageMap, Side, Stream};
 
@@ -45,6 +47,13 @@ impl<'w> RequestBuilder<'w> {
         let headers = pairs(&[(":method", method), (":path", path), (":authority", "test.example"), (":scheme", "http")]);
         let upstream = Upstream { status: 200, headers: Vec::new(), body: chunks(&["upstream"]), trailers: Vec::new() };
         Self { worker, headers, body: Vec::new(), trailers: Vec::new(), upstream, prepare: MemoryStream::new() }
+    }
+
+    /// Whom the request is for; `test.example` unless this is called.
+    #[must_use]
+    pub fn authority(mut self, authority: &str) -> Self {
+        self.headers.iter_mut().filter(|(name, _)| name == ":authority").for_each(|(_, value)| authority.clone_into(value));
+        self
     }
 
     /// Adds a request header.
@@ -158,6 +167,16 @@ impl Exchange {
         }
     }
 
+    /// Lets the filters go on that hold the stream for a while, as if it had passed; then goes on. How long the longest was.
+    pub fn end_delays(&mut self) -> Duration {
+        let delays = std::mem::take(&mut self.stream.host_mut().delays);
+        for (binding, _) in &delays {
+            self.stream.release(binding);
+        }
+        self.go_on();
+        delays.into_iter().map(|(_, delay)| delay).max().unwrap_or_default()
+    }
+
     fn collect(&mut self) {
         for (side, message) in [(Side::Request, &mut self.request), (Side::Response, &mut self.response)] {
             let out = self.stream.take(side);
@@ -212,6 +231,24 @@ impl Exchange {
     #[must_use]
     pub fn request_header(&self, name: &str) -> Option<String> {
         self.stream.host().header(MessageMap::RequestHeaders, name).map(str::to_owned)
+    }
+
+    /// All request headers as the upstream sees them, in order.
+    #[must_use]
+    pub fn request_headers(&self) -> Vec<(String, String)> {
+        self.all(MessageMap::RequestHeaders)
+    }
+
+    /// All response headers as the client sees them, in order.
+    #[must_use]
+    pub fn response_headers(&self) -> Vec<(String, String)> {
+        self.all(MessageMap::ResponseHeaders)
+    }
+
+    fn all(&self, map: MessageMap) -> Vec<(String, String)> {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let host = self.stream.host();
+        host.map(map).iter().flat_map(|pairs| pairs.0.iter()).map(|(name, value)| (text(name), text(value))).collect()
     }
 
     /// A response header as the client sees it.

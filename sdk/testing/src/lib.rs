@@ -14,8 +14,10 @@
 //! or randomness. [`MemoryHost`] and [`MemoryStream`] are a complete implementation of the traits a proxy implements; [`Tester`], [`Worker`] and
 //! [`Exchange`] are the short way to use them. What it does not do: it speaks no protocol, and the upstream is what the test says it is.
 
+mod build;
 mod exchange;
 mod host;
+mod native;
 mod stream;
 mod tester;
 

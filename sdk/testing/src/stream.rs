@@ -1,7 +1,9 @@
 //! A stream in memory: four header maps, attributes, and a note of everything the filters asked for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::native::RELAY;
 use bytes::Bytes;
 use weir_wasm::codec::Pairs;
 use weir_wasm::{Attribute, Foreign, Headers, LocalReply, MessageMap, Path, Side, StreamHost};
@@ -24,6 +26,10 @@ pub struct MemoryStream {
     pub foreign_calls: Vec<(String, Vec<u8>)>,
     /// Names of foreign functions that this stream knows; each answers its arguments.
     pub foreign_known: Vec<String>,
+    /// How long filters asked to hold the stream, each by its binding: `weir.stream.delay`. [`crate::Exchange::end_delays`] ends them.
+    pub delays: Vec<(String, Duration)>,
+    /// The number of the route action that a filter selected: `weir.route.select`.
+    pub route: Option<u32>,
     /// How log lines name this stream.
     pub log_id: String,
 }
@@ -104,7 +110,19 @@ impl StreamHost for MemoryStream {
         self.route_clears += 1;
     }
 
-    fn foreign(&mut self, _binding: &str, name: &str, arguments: &[u8]) -> Foreign {
+    fn foreign(&mut self, binding: &str, name: &str, arguments: &[u8]) -> Foreign {
+        match (name, arguments.try_into().map(u32::from_le_bytes)) {
+            (relay, _) if relay.starts_with(RELAY) => return Foreign::Unknown,
+            ("weir.stream.delay", Ok(millis)) => {
+                self.delays.push((binding.to_owned(), Duration::from_millis(millis.into())));
+                return Foreign::Done(Vec::new());
+            }
+            ("weir.route.select", Ok(number)) => {
+                self.route = Some(number);
+                return Foreign::Done(Vec::new());
+            }
+            _ => {}
+        }
         self.foreign_calls.push((name.to_owned(), arguments.to_vec()));
         if self.foreign_known.iter().any(|known| known == name) { Foreign::Done(arguments.to_vec()) } else { Foreign::Unknown }
     }

@@ -1,12 +1,16 @@
 //! One or more filters, started on one worker in memory.
 
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, LoadError, SharedHost, StartError, Stream};
+use weir_sdk::native::Registered;
+use weir_wasm::module::cache::Cache;
+use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, LoadError, SharedHost, StartError, Stream, Upstreams};
 
 use crate::exchange::RequestBuilder;
+use crate::native::Relay;
 use crate::{MemoryHost, MemoryStream};
 
 /// A filter under test. Built like its binding, then started.
@@ -15,7 +19,8 @@ pub struct Tester {
     engine: Engine,
     config: BindingConfig,
     wasm: Vec<u8>,
-    more: Vec<(BindingConfig, Vec<u8>)>,
+    relay: Option<Relay>,
+    more: Vec<Self>,
 }
 
 /// A test's filter could not be loaded or started.
@@ -23,20 +28,26 @@ pub struct Tester {
 pub enum TestError {
     /// See [`LoadError`].
     Load(LoadError),
-    /// See [`StartError`].
-    Start(StartError),
+    /// See [`StartError`], and what the filter logged.
+    Start(StartError, Vec<String>),
 }
 
 impl std::fmt::Display for TestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Load(error) => write!(f, "{error}\n  help: {}", error.help()),
-            Self::Start(error) => error.fmt(f),
+            Self::Start(error, log) => {
+                error.fmt(f)?;
+                log.iter().try_for_each(|line| write!(f, "\n  log: {line}"))
+            }
         }
     }
 }
 
 impl std::error::Error for TestError {}
+
+/// Native code that is kept between runs.
+const CACHE_BYTES: u64 = 256 << 20;
 
 /// The engine that all tests of a process share: it compiles nothing twice that is still in use, and has one clock thread.
 ///
@@ -46,7 +57,10 @@ impl std::error::Error for TestError {}
 #[expect(clippy::expect_used, reason = "a test cannot go on without an engine, and every test would say the same")]
 pub(crate) fn engine() -> Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).expect("a Wasm engine")).clone()
+    // Compiled once for all tests and runs: compiling takes longer than most tests do.
+    let cache = crate::build::target().and_then(|target| Cache::open(target.join("wasm-native"), CACHE_BYTES).ok()).map(Arc::new);
+    let options = EngineOptions { cache, ..EngineOptions::default() };
+    ENGINE.get_or_init(|| Engine::new(options).expect("a Wasm engine")).clone()
 }
 
 impl Tester {
@@ -62,7 +76,34 @@ impl Tester {
     pub fn with_engine(engine: &Engine, wasm: &[u8]) -> Self {
         let mut config = BindingConfig::new("test");
         config.limits.callback_deadline = Duration::from_secs(1);
-        Self { engine: engine.clone(), config, wasm: wasm.to_vec(), more: Vec::new() }
+        Self { engine: engine.clone(), config, wasm: wasm.to_vec(), relay: None, more: Vec::new() }
+    }
+
+    /// A filter's native code, in the same host: what a debugger and a coverage tool can look into. Only its costs are not those of the module.
+    #[must_use]
+    pub fn native<F: Registered>() -> Self {
+        let relay = Relay::new::<F>();
+        let mut tester = Self::new(&relay.wasm()).alone();
+        // Each turn waits for another thread.
+        tester.config.limits.callback_deadline = Duration::from_secs(10);
+        tester.relay = Some(relay);
+        tester
+    }
+
+    /// The filter that the crate in this folder compiles to for wasm32; a test says `env!("CARGO_MANIFEST_DIR")`. Compiled once a process.
+    ///
+    /// # Panics
+    /// With what the compiler said, when it does not compile.
+    #[must_use]
+    pub fn of_crate(folder: &str) -> Self {
+        Self::new(&crate::build::module(folder)).alone()
+    }
+
+    /// Under a name of its own: metrics and shared data outlive what made them, under the binding's name.
+    fn alone(mut self) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        self.config.name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed)).into();
+        self
     }
 
     /// A filter from WebAssembly text.
@@ -70,7 +111,6 @@ impl Tester {
     /// # Panics
     /// When the text does not parse.
     #[must_use]
-    #[cfg(feature = "wat")]
     #[expect(clippy::panic, reason = "the text is the test's own: what is wrong with it is for its author")]
     pub fn from_wat(wat: &str) -> Self {
         match wat::parse_str(wat) {
@@ -86,6 +126,13 @@ impl Tester {
         self
     }
 
+    /// Whom the filter may call, as the operator's YAML would say it.
+    #[must_use]
+    pub fn may_call(mut self, upstreams: &[&str]) -> Self {
+        self.config.upstreams = Upstreams::Only(upstreams.iter().map(|name| (*name).to_owned()).collect());
+        self
+    }
+
     /// Anything else about the binding.
     #[must_use]
     pub fn binding(mut self, change: impl FnOnce(&mut BindingConfig)) -> Self {
@@ -96,8 +143,8 @@ impl Tester {
     /// A further filter behind this one in the chain.
     #[must_use]
     pub fn then(mut self, next: Self) -> Self {
-        self.more.push((next.config, next.wasm));
-        self.more.extend(next.more);
+        let Self { more, .. } = &mut self;
+        more.push(next);
         self
     }
 
@@ -118,12 +165,22 @@ impl Tester {
         let shared: SharedHost = host.clone();
         let kind = self.config.kind;
         let mut filters = Vec::new();
-        for (config, wasm) in std::iter::once((self.config, self.wasm)).chain(self.more) {
-            let name = config.name.clone();
-            let binding = Binding::load(&self.engine, config, &name, &wasm, None).map_err(TestError::Load)?;
-            filters.push(Filter::start(&binding, shared.clone()).map_err(TestError::Start)?);
+        let engine = self.engine.clone();
+        self.start_filters(&host, &shared, &mut filters)?;
+        Ok(Worker { host, chain: Chain::new(kind, filters), engine })
+    }
+
+    fn start_filters(self, host: &MemoryHost, shared: &SharedHost, filters: &mut Vec<Rc<Filter>>) -> Result<(), TestError> {
+        if let Some(relay) = &self.relay {
+            relay.serve(host);
         }
-        Ok(Worker { host, chain: Chain::new(kind, filters), engine: self.engine })
+        let name = self.config.name.clone();
+        let relay = self.relay.clone();
+        let canary = move || relay.as_ref().map_or_else(|| Rc::new(MemoryHost::default()) as SharedHost, Relay::canary);
+        let binding = Binding::load(&self.engine, self.config, &name, &self.wasm, Some(&canary)).map_err(TestError::Load)?;
+        let log = || host.log_lines().into_iter().map(|line| line.message).collect();
+        filters.push(Filter::start(&binding, shared.clone()).map_err(|error| TestError::Start(error, log()))?);
+        self.more.into_iter().try_for_each(|next| next.start_filters(host, shared, filters))
     }
 }
 

@@ -6,11 +6,14 @@ use bytes::Bytes;
 use weir_wasm::Side;
 
 use super::failure::Failure;
-use super::record::{Details, Flags};
+use super::record::Details;
 use super::{BodyLength, Downstream, Ended, Exchange, body_length, next_data};
 use crate::http::fields::Known;
 use crate::http::{Frame, StreamError, Upstream};
 use crate::upstream::Outcome;
+
+/// A piece of a body that goes to the client before the next one is read: while the processor's caches still have it, and into the same buffer.
+const LARGE: usize = 64 << 10;
 
 impl<D: Downstream> Exchange<'_, D> {
     /// From the upstream into the filters.
@@ -152,7 +155,10 @@ impl<D: Downstream> Exchange<'_, D> {
             }
             Poll::Ready(Ok(())) => {}
         }
+        let large = self.response.pending.data.len() >= LARGE;
         if self.send_body().is_err() {
+            self.client_gone();
+        } else if large && let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
             self.client_gone();
         }
         true
@@ -246,6 +252,5 @@ impl<D: Downstream> Exchange<'_, D> {
             web.response(&mut host.response);
         }
         service.config.server_header.apply(&mut host.response, host.record.upstream_time.is_some());
-        let _ = Flags::NONE;
     }
 }

@@ -205,8 +205,7 @@ impl<'t, D: Downstream> Exchange<'t, D> {
         if !self.pipe.host_mut().take_woken() {
             return false;
         }
-        let delayed = self.pipe.host().delayed_until;
-        self.deadlines.delay = delayed;
+        self.deadlines.delay = self.pipe.host().next_delay();
         self.pipe.resume();
         true
     }

@@ -195,6 +195,13 @@ impl Pipe {
         }
     }
 
+    /// Lets a filter's stream go on that was held for it.
+    pub(super) fn release(&mut self, binding: &str) {
+        if let Self::Filtered(stream) = self {
+            stream.release(binding);
+        }
+    }
+
     /// Filters see the end.
     #[inline]
     pub(super) fn finish(&mut self) {

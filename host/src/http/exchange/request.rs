@@ -104,14 +104,20 @@ impl<D: Downstream> Exchange<'_, D> {
         }
     }
 
+    /// Lets filters go on whose delay is over.
+    fn end_delays(&mut self) {
+        let now = self.service.worker.instant();
+        while let Some(binding) = { self.pipe.host_mut().delay_over(now) } {
+            self.pipe.release(&binding);
+        }
+        self.deadlines.delay = self.pipe.host().next_delay();
+    }
+
     /// Handles what is too late. Whether anything was.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
         let Poll::Ready(late) = self.deadlines.poll(self.timer, cx, self.service.worker.instant()) else { return false };
         match late {
-            Late::Delay => {
-                self.pipe.host_mut().delayed_until = None;
-                self.pipe.resume();
-            }
+            Late::Delay => self.end_delays(),
             Late::Retry => self.start_attempt(),
             Late::Attempt => self.attempt_failed(Failure::TryTimeout),
             Late::Response => self.give_up(Failure::Timeout),

@@ -11,7 +11,7 @@ fn rules(change: impl FnOnce(&mut Forwarded)) -> ForwardedRules {
 }
 
 fn plain() -> Peer<'static> {
-    Peer { address: PEER, tls: false, client_cert: None }
+    Peer { address: PEER, text: b"10.0.0.9", tls: false, client_cert: None }
 }
 
 /// The fields after the rules, and the client's address.

@@ -4,7 +4,7 @@
 //! that is no token, a value with a control character, a target or host that could be taken for more than that: nothing is written, whichever
 //! version of HTTP or filter it came from. A 101 is written only to who asked for an upgrade.
 
-use super::line;
+use super::line::{self, Span};
 use super::response::Asked;
 use super::{Framing, Version};
 use crate::http::fields::{Field, Fields, Known, decimal};
@@ -124,13 +124,10 @@ fn write_request(fields: &Fields, say: RequestOut, out: &mut Vec<u8>) -> Result<
     if fields.is_overflowed() {
         return Err(EncodeError::Size);
     }
-    let (method, authority) = (fields.method(), fields.authority());
-    if !line::is_token(method) {
-        return Err(EncodeError::Method);
-    }
-    if !line::is_host(authority) {
-        return Err(EncodeError::Authority);
-    }
+    let judged =
+        |known, judge: fn(&[u8]) -> bool| fields.find(known).filter(|field| field.judged || judge(field.value)).map(|field| field.value);
+    let method = judged(Known::Method, line::is_token).ok_or(EncodeError::Method)?;
+    let authority = judged(Known::Authority, line::is_host).ok_or(EncodeError::Authority)?;
     let target = target(fields, method)?;
     reserve(fields, out);
     put(out, &[method, b" ", target, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"]);
@@ -243,28 +240,32 @@ fn reserve(fields: &Fields, out: &mut Vec<u8>) {
     out.reserve(fields.wire_size() + 192);
 }
 
-/// Writes the fields that are not this module's own. HTTP/2 may split `cookie`; HTTP/1 may not.
+/// Writes the fields that are not this module's own; lines that came next to each other at once. HTTP/2 may split `cookie`; HTTP/1 may not.
 fn write_fields(fields: &Fields, join_cookies: bool, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let mut cookies_written = false;
-    for Field { known, name, value } in fields.regular() {
+    let mut lines = Span::default();
+    for (Field { known, name, value, judged }, line) in fields.regular_lines() {
         match known {
             Some(known) if known.bit() & OWN != 0 => continue,
             Some(Known::Cookie) if join_cookies => {
                 if !cookies_written {
                     cookies_written = true;
+                    out.extend_from_slice(fields.lines(std::mem::take(&mut lines)));
                     write_cookies(fields, out)?;
                 }
                 continue;
             }
-            Some(_) => {}
-            None if line::is_token(name) => {}
-            None => return Err(EncodeError::Name),
+            None if !judged && !line::is_token(name) => return Err(EncodeError::Name),
+            _ => {}
         }
-        if !line::is_value(value) {
-            return Err(EncodeError::Value);
+        match line {
+            Some(line) if line.start == lines.end => lines.end = line.end,
+            Some(line) => out.extend_from_slice(fields.lines(std::mem::replace(&mut lines, line))),
+            None if !judged && !line::is_value(value) => return Err(EncodeError::Value),
+            None => put(out, &[fields.lines(std::mem::take(&mut lines)), name, b": ", value, b"\r\n"]),
         }
-        put(out, &[name, b": ", value, b"\r\n"]);
     }
+    out.extend_from_slice(fields.lines(lines));
     Ok(())
 }
 

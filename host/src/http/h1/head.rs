@@ -145,10 +145,10 @@ impl Head {
     /// Gives the block its bytes, and what was held back until the whole head was known. `suffix` goes after the head's bytes.
     #[inline]
     pub(super) fn finish(&self, head: &[u8], suffix: &[u8], upgrade: bool, fields: &mut Fields) -> Result<(), Refusal> {
-        if let Some(protocol) = self.upgrade.filter(|_| upgrade) {
-            fields.place(Some(Known::Upgrade), Span::default(), protocol);
-        }
         fields.adopt(head, suffix, self.upper);
+        if let Some(protocol) = self.upgrade.filter(|_| upgrade) {
+            fields.push_known(Known::Upgrade, protocol.of(head));
+        }
         if self.te_trailers {
             fields.push_known(Known::Te, b"trailers");
         }

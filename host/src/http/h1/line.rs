@@ -159,15 +159,63 @@ pub(super) struct Line {
     pub(super) upper: bool,
 }
 
+/// A name at the start of `bytes`, and what comes after it.
+struct Name {
+    known: Option<Known>,
+    length: usize,
+    /// Not 0 if there are letters in upper case.
+    upper: u64,
+}
+
 /// All known names are shorter.
 const LONGEST_KNOWN: usize = 32;
 
-/// The length of a name, and whether it has letters in upper case (then not 0).
+/// High bits of the bytes of `seven`, none of which has one, that are at least `bound`. Exact.
+#[inline]
+const fn at_least(seven: u64, bound: u8) -> u64 {
+    (seven + ONES * (0x80 - bound as u64)) & HIGHS
+}
+
+/// Reads a name of letters, digits and dashes, eight bytes at a time; nothing when it is not one, or not followed by a colon.
+#[inline]
+fn usual_name(bytes: &[u8]) -> Option<Name> {
+    let mut lower = [0; LONGEST_KNOWN];
+    let (mut length, mut upper) = (0, 0);
+    for (place, chunk) in lower.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        let word = u64::from_le_bytes(*chunk);
+        let seven = word & !HIGHS;
+        let capitals = at_least(seven, b'A') & !at_least(seven, b'[');
+        let low = seven | capitals >> 2;
+        let letters = at_least(low, b'a') & !at_least(low, b'{');
+        let others = at_least(low, b'-') & !at_least(low, b'.') | at_least(low, b'0') & !at_least(low, b':');
+        let stop = (!(letters | others) | word) & HIGHS;
+        *place = low.to_le_bytes();
+        if stop == 0 {
+            upper |= capitals;
+            length += 8;
+            continue;
+        }
+        upper |= capitals & (stop ^ stop.wrapping_sub(1));
+        length += (stop.trailing_zeros() / 8) as usize;
+        let name = lower.get(..length).filter(|_| bytes.get(length) == Some(&b':'))?;
+        return (length > 0).then(|| Name { known: Known::of(name), length, upper });
+    }
+    None
+}
+
+/// Reads any name, byte by byte.
 #[cold]
-fn long_name(bytes: &[u8], at: usize) -> (usize, u8) {
-    let name = bytes.get(at..).unwrap_or_default();
-    let length = name.iter().position(|byte| TOKEN[usize::from(*byte)] == 0).unwrap_or(name.len());
-    (length, name.iter().take(length).fold(0, |changed, byte| changed | (TOKEN[usize::from(*byte)] ^ byte)))
+fn name(bytes: &[u8]) -> Name {
+    let length = bytes.iter().position(|byte| TOKEN[usize::from(*byte)] == 0).unwrap_or(bytes.len());
+    let name = bytes.get(..length).unwrap_or_default();
+    let upper = name.iter().fold(0, |changed, byte| changed | u64::from(TOKEN[usize::from(*byte)] ^ byte));
+    let mut lower = [0; LONGEST_KNOWN];
+    let known = lower.get_mut(..length).and_then(|lower| {
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        Known::of(lower)
+    });
+    Name { known, length, upper }
 }
 
 /// Reads the field that starts at `at`; nothing when that is the empty line.
@@ -177,22 +225,8 @@ pub(super) fn field(bytes: &[u8], at: usize) -> Result<Option<Line>, Stop> {
         line_end(bytes, at, Refusal::BareCr)?;
         return Ok(None);
     }
-    let mut lower = [0; LONGEST_KNOWN];
-    let mut changed = 0;
-    let mut length = 0;
-    for (place, byte) in lower.iter_mut().zip(bytes.get(at..).unwrap_or_default()) {
-        let low = TOKEN[usize::from(*byte)];
-        if low == 0 {
-            break;
-        }
-        *place = low;
-        changed |= low ^ byte;
-        length += 1;
-    }
-    let known = lower.get(..length).and_then(Known::of);
-    if length == LONGEST_KNOWN {
-        (length, changed) = long_name(bytes, at);
-    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let Name { known, length, upper } = usual_name(rest).unwrap_or_else(|| name(rest));
     let end = at + length;
     match bytes.get(end) {
         Some(b':') if length > 0 => {}
@@ -209,7 +243,7 @@ pub(super) fn field(bytes: &[u8], at: usize) -> Result<Option<Line>, Stop> {
     while let Some(b' ' | b'\t') = value.of(bytes).last() {
         value.end -= 1;
     }
-    Ok(Some(Line { known, name: Span { start: at, end }, value, next, upper: changed != 0 }))
+    Ok(Some(Line { known, name: Span { start: at, end }, value, next, upper: upper != 0 }))
 }
 
 #[cold]
@@ -287,6 +321,34 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_read_alike_in_both_ways() {
+        for length in 1..40 {
+            for place in 0..length {
+                for byte in 0..=255_u8 {
+                    let mut bytes = b"content-length-x9Y".repeat(3);
+                    bytes.truncate(length);
+                    bytes[place] = byte;
+                    bytes.extend(b": a value\r\n");
+                    let other = name(&bytes);
+                    let Some(usual) = usual_name(&bytes) else {
+                        let common = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+                        let is_common = bytes[..other.length].iter().all(common) && other.length > 0 && bytes[other.length] == b':';
+                        assert!(!is_common || other.length >= LONGEST_KNOWN, "{}", bytes.escape_ascii());
+                        continue;
+                    };
+                    assert_eq!(
+                        (usual.known, usual.length, usual.upper != 0),
+                        (other.known, other.length, other.upper != 0),
+                        "{}",
+                        bytes.escape_ascii()
+                    );
+                }
+            }
+        }
+        assert_eq!(usual_name(b"Content-Length: 5\r\n").and_then(|name| name.known), Some(Known::ContentLength));
+    }
 
     #[test]
     fn eight_bytes_at_a_time_are_judged_like_one() {

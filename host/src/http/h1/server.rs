@@ -57,6 +57,8 @@ struct Http1 {
     ticket: Ticket,
     scheme: &'static [u8],
     limits: HeadLimits,
+    /// The client said that it sends nothing else, and has not.
+    silent: bool,
 }
 
 /// Serves a connection until it ends.
@@ -66,35 +68,47 @@ pub async fn serve(io: Io, connection: Rc<Connection>, ticket: Ticket, may_be_ht
     let given = &service.config.limits;
     let limits = HeadLimits { bytes: given.header_bytes, count: given.header_count, target: given.path_bytes };
     let wire = Wire::new(io, &service.worker);
+    let timer = service.worker.timer();
     drop(service);
-    let mut http = Http1 { wire, parser: Parser::new(), timer: LazyTimer::new(), connection, ticket, scheme, limits };
-    loop {
-        let service = http.connection.service();
-        let mut fields = service.worker.fields();
-        match http.read_head(&service, &mut fields, may_be_http2).await {
-            Head::Request(head, at) => {
-                if !http.request(&service, head, fields, at).await {
-                    break;
-                }
-            }
-            Head::Refused(refusal) => {
-                service.refused(refusal.detail());
-                http.refuse(fields, refusal.status(), refusal.detail()).await;
-                break;
-            }
-            Head::TimedOut => {
-                http.refuse(fields, 408, "request_header_timeout").await;
-                break;
-            }
-            Head::Http2 => return Served::Http2(http.wire.io, http.wire.input.freeze(), http.ticket),
-            Head::Over => return Served::Over,
-        }
-    }
-    http.linger().await;
-    Served::Over
+    let mut http = Http1 { wire, parser: Parser::new(), timer, connection, ticket, scheme, limits, silent: false };
+    let http2 = http.requests(may_be_http2).await;
+    http.wire.worker().give_timer(std::mem::take(&mut http.timer));
+    if http2 { Served::Http2(http.wire.io, http.wire.input.freeze(), http.ticket) } else { Served::Over }
 }
 
 impl Http1 {
+    /// Serves requests until one side wants no more. Whether the client turned out to speak HTTP/2.
+    async fn requests(&mut self, may_be_http2: bool) -> bool {
+        loop {
+            let service = self.connection.service();
+            let mut fields = service.worker.fields();
+            match self.read_head(&service, &mut fields, may_be_http2).await {
+                Head::Request(head, at) => {
+                    if !self.request(&service, head, fields, at).await {
+                        break;
+                    }
+                }
+                Head::Refused(refusal) => {
+                    service.refused(refusal.detail());
+                    self.refuse(fields, refusal.status(), refusal.detail()).await;
+                    break;
+                }
+                Head::TimedOut => {
+                    self.refuse(fields, 408, "request_header_timeout").await;
+                    break;
+                }
+                Head::Http2 => return true,
+                Head::Over => {
+                    service.worker.give_fields(fields);
+                    return false;
+                }
+            }
+        }
+        self.linger().await;
+        self.wire.rest();
+        false
+    }
+
     /// Waits for a request's head.
     async fn read_head(&mut self, service: &HttpService, fields: &mut Fields, may_be_http2: bool) -> Head {
         let timeouts = &service.config.timeouts;
@@ -174,6 +188,7 @@ impl Http1 {
             version: head.version,
             asked,
             keep_alive: stay,
+            last: !head.keep_alive,
             expects: head.expect_continue,
             connection: &self.connection,
             sent_head: false,
@@ -182,7 +197,10 @@ impl Http1 {
         let mut exchange = Exchange::new(&self.connection, arrived, down, &mut self.timer);
         let ended = exchange.run().await;
         let down = exchange.downstream();
-        ended == Ended::Complete && down.keep_alive && down.encoder.is_end()
+        let complete = ended == Ended::Complete && down.encoder.is_end();
+        let stay = complete && down.keep_alive;
+        self.silent = complete && !head.keep_alive && self.wire.input.is_empty();
+        stay
     }
 
     /// Answers what is no request.
@@ -195,6 +213,7 @@ impl Http1 {
             version: Version::Http11,
             asked: Asked::Other,
             keep_alive: false,
+            last: false,
             expects: false,
             connection: &self.connection,
             sent_head: false,
@@ -204,15 +223,22 @@ impl Http1 {
     }
 
     /// Closes the connection so that the client can read the last response: what it still sends is read and dropped for a while. A client that takes
-    /// nothing is left all the same.
+    /// nothing is left all the same; one that sends nothing any more, and has got everything, needs no such care.
     async fn linger(&mut self) {
+        let silent = self.silent;
         let wire = &mut self.wire;
+        if silent && wire.waiting() == 0 && wire.is_closable() {
+            return;
+        }
         let farewell = async {
             if std::future::poll_fn(|cx| wire.poll_flush(cx)).await.is_err() {
                 return;
             }
             let mut io = std::pin::Pin::new(&mut wire.io);
             let _ = tokio::io::AsyncWriteExt::shutdown(&mut io).await;
+            if silent {
+                return;
+            }
             let mut buffer = [0; 4096];
             let mut read = 0;
             while read < LINGER_BYTES {
@@ -242,6 +268,8 @@ struct H1Downstream<'c> {
     version: Version,
     asked: Asked,
     keep_alive: bool,
+    /// The client said that it sends nothing else.
+    last: bool,
     /// The client waits for a 100 before it sends the body.
     expects: bool,
     connection: &'c Connection,
@@ -264,6 +292,9 @@ impl Outgoing for H1Downstream<'_> {
 
     #[inline]
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        if self.last && self.sent_head && self.encoder.is_end() && self.decoder.is_end() && self.wire.input.is_empty() {
+            self.wire.part();
+        }
         self.wire.poll_flush(cx)
     }
 

@@ -29,6 +29,7 @@ use super::{
     super::StreamError,
     Chunk, H2Upstream,
     convert::Values,
+    cork::{Cork, Tap},
     meter::{Metered, Signals},
     server::budgets,
     stream_error,
@@ -194,9 +195,11 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     // An upstream resets streams as it likes; each is one that this side opened.
+    let (io, tap) = Cork::new(io);
     let metered = Metered::client(io, budgets(u32::MAX, 2000, options.header_bytes, options.frame_bytes));
     let signals = metered.signals();
     let (send, mut connection) = options.builder().handshake(metered).await.map_err(|error| stream_error(&error))?;
+    tap.take();
     let closed = Rc::<Cell<bool>>::default();
     let pings =
         options.keepalive.and_then(|(interval, patience)| connection.ping_pong().map(|pings| Keepalive::new(pings, interval, patience)));
@@ -210,12 +213,13 @@ where
         requests: Cell::new(0),
         closed: Rc::clone(&closed),
     };
-    Ok((ClientHandle(Rc::new(client)), Driver { connection, signals, closed, pings }))
+    Ok((ClientHandle(Rc::new(client)), Driver { connection, tap, signals, closed, pings }))
 }
 
 /// Keeps a connection moving. Over when the connection is.
 struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
-    connection: Connection<Metered<IO>, Chunk>,
+    connection: Connection<Metered<Cork<IO>>, Chunk>,
+    tap: Tap<IO>,
     signals: Rc<Signals>,
     closed: Rc<Cell<bool>>,
     pings: Option<Keepalive>,
@@ -228,7 +232,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
         let this = &mut *self;
         let over = Pin::new(&mut this.connection).poll(cx).is_ready()
             || this.signals.verdict().is_some()
-            || this.pings.as_mut().is_some_and(|pings| pings.poll(cx).is_ready());
+            || this.pings.as_mut().is_some_and(|pings| pings.poll(cx).is_ready())
+            || matches!(this.tap.poll_flush(cx), Poll::Ready(Err(_)));
         if over {
             this.closed.set(true);
             return Poll::Ready(());

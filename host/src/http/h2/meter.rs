@@ -100,8 +100,6 @@ pub(crate) struct Signals {
     verdict: Cell<Option<Abuse>>,
     said: Cell<Option<Abuse>>,
     goaway: Cell<bool>,
-    blocked: Cell<bool>,
-    written: Cell<u64>,
 }
 
 impl Signals {
@@ -118,16 +116,6 @@ impl Signals {
     /// Whether the peer sent GOAWAY.
     pub(crate) fn goaway(&self) -> bool {
         self.goaway.get()
-    }
-
-    /// Whether the last write was refused: the peer does not read.
-    pub(crate) fn blocked(&self) -> bool {
-        self.blocked.get()
-    }
-
-    /// Bytes written so far.
-    pub(crate) fn written(&self) -> u64 {
-        self.written.get()
     }
 }
 
@@ -378,10 +366,7 @@ impl<IO> Metered<IO> {
     }
 
     fn wrote(&mut self, result: &Poll<io::Result<usize>>, slices: &[IoSlice<'_>]) {
-        let signals = &self.meter.signals;
-        signals.blocked.set(result.is_pending());
         let Poll::Ready(Ok(mut left)) = *result else { return };
-        signals.written.set(signals.written.get().wrapping_add(left as u64));
         for slice in slices {
             let part = &slice[..left.min(slice.len())];
             self.outbound.walk(part, |frame, payload| self.meter.sent(frame, payload));

@@ -19,6 +19,7 @@ use super::{ResetReason, StreamError};
 
 pub mod client;
 pub mod convert;
+mod cork;
 pub mod downstream;
 pub mod meter;
 mod sender;

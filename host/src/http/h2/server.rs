@@ -31,6 +31,7 @@ use super::{
     super::{BodyLength, fields::Fields, h1::Refusal},
     Chunk, H2Downstream,
     convert::{self, HeadLimits, Values},
+    cork::{Cork, Tap},
     meter::{Abuse, Budgets, Metered, Signals},
     stall::{FLOW_STALL, SWEEPS, Watch},
 };
@@ -177,6 +178,7 @@ where
     H: Handler,
     D: Future<Output = ()>,
 {
+    let (io, tap) = Cork::new(io);
     let metered = Metered::server(io, read, options.budgets());
     let signals = metered.signals();
     let connection = match timeout(options.handshake, options.builder().handshake(metered)).await {
@@ -184,10 +186,12 @@ where
         Ok(Err(error)) => return end_of(&error, None),
         Err(_) => return End::HandshakeTimeout,
     };
+    tap.take();
     let now = Instant::now();
     let mut drain = std::pin::pin!(drain);
     let mut driver = Driver {
         connection,
+        tap,
         signals,
         options,
         handler,
@@ -204,7 +208,10 @@ where
             draining = true;
             driver.drain(Instant::now());
         }
-        driver.poll(cx)
+        match driver.poll(cx) {
+            Poll::Pending => driver.let_go(cx),
+            over => over,
+        }
     })
     .await
 }
@@ -286,7 +293,8 @@ fn due(deadline: &mut Option<Instant>, now: Instant) -> bool {
 }
 
 struct Driver<'a, IO, H> {
-    connection: Connection<Metered<IO>, Chunk>,
+    connection: Connection<Metered<Cork<IO>>, Chunk>,
+    tap: Tap<IO>,
     signals: Rc<Signals>,
     options: &'a ServerOptions,
     handler: &'a mut H,
@@ -319,6 +327,16 @@ where
                     }
                 }
             }
+        }
+    }
+
+    /// Writes what the library has said since the last time. Ready when that is not possible any more.
+    fn let_go(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.tap.poll_flush(cx) {
+            Poll::Ready(Ok(())) => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(if let Phase::Leaving(end) = self.phase { end } else { End::Broken }),
+            Poll::Pending if self.poll_timer(cx).is_ready() => Poll::Ready(self.closed()),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -414,7 +432,7 @@ where
 
     /// Whether something waits for the peer.
     fn is_strained(&self) -> bool {
-        self.signals.blocked() || !self.shared.watch.is_empty()
+        self.tap.blocked() || !self.shared.watch.is_empty()
     }
 
     fn look(&mut self, now: Instant) {
@@ -448,8 +466,8 @@ where
         for _ in 0..self.shared.watch.sweep() {
             self.handler.count(FLOW_STALL);
         }
-        let written = self.signals.written();
-        let stuck = self.signals.blocked() && written == self.deadlines.written;
+        let written = self.tap.written();
+        let stuck = self.tap.blocked() && written == self.deadlines.written;
         self.deadlines.stuck = if stuck { self.deadlines.stuck + 1 } else { 0 };
         self.deadlines.written = written;
         if self.deadlines.stuck >= SWEEPS && !self.is_leaving() {

@@ -245,7 +245,9 @@ impl Worker {
     #[inline]
     fn observe(&self, base: u32, value: u64) {
         self.counts.add(base + histogram::bucket(value), 1);
-        self.counts.add(base + histogram::SUM, value);
+        if value > 0 {
+            self.counts.add(base + histogram::SUM, value);
+        }
     }
 }
 

@@ -242,6 +242,17 @@ impl<H: StreamHost> Stream<H> {
         run::run(&self.shared, &self.chain);
     }
 
+    /// Lets a filter's stream go on that it holds, on both sides: the proxy held it for the filter, and need not any longer.
+    pub fn release(&mut self, binding: &str) {
+        let held = self.chain.filters().iter().enumerate().filter(|(_, filter)| &*filter.binding().config().name == binding);
+        for (stage, _) in held {
+            let mut flow = self.cell.flow.borrow_mut();
+            flow.resume(stage, Side::Request);
+            flow.resume(stage, Side::Response);
+        }
+        run::run(&self.shared, &self.chain);
+    }
+
     fn head_arrived(&mut self, side: Side, end: bool) {
         {
             let mut flow = self.cell.flow.borrow_mut();

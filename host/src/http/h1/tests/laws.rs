@@ -203,6 +203,38 @@ proptest! {
     }
 
     #[test]
+    fn lines_that_pass_are_written_as_if_they_were_put_together(
+        fields in some_fields(),
+        shape in prop::collection::vec((any::<bool>(), 0..3_usize, 0..3_usize), 12),
+        set in prop::option::of((0..12_usize, "[a-z]{0,9}")),
+        gone in prop::option::of(0..12_usize),
+    ) {
+        let spaces = ["", " ", "\t "];
+        let mut head = "GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nContent-Length: 0\r\ncookie: c\r\n".to_owned();
+        for ((name, value), (upper, before, after)) in fields.iter().zip(&shape) {
+            let name = if *upper { name.to_ascii_uppercase() } else { name.clone() };
+            head += &format!("{name}:{}{value}{}\r\n", spaces[*before], spaces[*after]);
+        }
+        head += "\r\n";
+        let mut passed = Fields::new();
+        request::Parser::new().parse(head.as_bytes(), b"http", &HeadLimits::default(), &mut passed).unwrap().unwrap();
+        if let Some(((name, _), value)) = set.and_then(|(at, value)| Some((fields.get(at)?, value))) {
+            passed.set(name.as_bytes(), value.as_bytes());
+        }
+        if let Some((name, _)) = gone.and_then(|at| fields.get(at)) {
+            passed.remove(name.as_bytes());
+        }
+        passed.append_to_list(Known::UserAgent, b"d");
+        let mut together = Fields::new();
+        passed.iter().for_each(|(name, value)| together.push(name, value));
+        let say = RequestOut { body: BodyLength::None, upgrade: false, close: false };
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        encode::request(&passed, say, &mut one).unwrap();
+        encode::request(&together, say, &mut other).unwrap();
+        prop_assert_eq!(one.escape_ascii().to_string(), other.escape_ascii().to_string());
+    }
+
+    #[test]
     fn nothing_written_has_more_lines_than_fields(name in prop::collection::vec(any::<u8>(), 0..12), value in prop::collection::vec(any::<u8>(), 0..12), at in 0..4_usize) {
         let mut block: Fields = [(":method", "GET"), (":authority", "a"), (":path", "/"), ("x-a", "b")].into_iter().collect();
         let names: [&[u8]; 4] = [b":method", b":authority", b":path", &name];

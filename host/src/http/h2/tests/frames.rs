@@ -106,9 +106,14 @@ impl Raw {
         Self::with_settings(io, &frame(SETTINGS, 0, 0, &[])).await
     }
 
-    pub(super) async fn with_settings(io: DuplexStream, settings: &[u8]) -> Self {
+    /// The opening was said already.
+    pub(super) fn over(io: DuplexStream) -> Self {
         let (reader, writer) = split(io);
-        let mut raw = Self { reader, writer: Some(writer) };
+        Self { reader, writer: Some(writer) }
+    }
+
+    pub(super) async fn with_settings(io: DuplexStream, settings: &[u8]) -> Self {
+        let mut raw = Self::over(io);
         raw.send(PREFACE).await;
         raw.send(settings).await;
         raw

@@ -20,6 +20,7 @@ use super::{
 };
 
 mod abuse;
+mod corks;
 mod frames;
 mod heads;
 mod meters;

@@ -7,10 +7,10 @@ type Peer = ::h2::server::Connection<DuplexStream, Bytes>;
 /// A connection to a peer that the test plays.
 async fn pair(options: &ClientOptions, builder: &::h2::server::Builder) -> (ClientHandle, Peer) {
     let (io, other) = tokio::io::duplex(64 << 10);
-    let (client, peer) = tokio::join!(connect(io, options), builder.handshake(other));
-    let (handle, driver) = client.expect("a handshake");
+    let (handle, driver) = connect(io, options).await.expect("a handshake");
+    // Nothing leaves without it.
     tokio::task::spawn_local(driver);
-    (handle, peer.expect("a handshake"))
+    (handle, builder.handshake(other).await.expect("a handshake"))
 }
 
 /// Runs a peer that answers every request in its own task.
