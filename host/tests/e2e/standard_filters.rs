@@ -9,7 +9,8 @@ use super::support::*;
 fn filtered(origin: std::net::SocketAddr, name: &str, configuration: Value) -> Value {
     let mut config = to_origin(origin);
     http(&mut config)["filterChain"] = json!("main");
-    config["filterChains"] = json!([{ "name": "main", "filters": [{ "name": name, "phase": "traffic", "module": { "builtin": name }, "config": configuration }] }]);
+    config["filterChains"] = json!([{ "name": "main", "filters": [{ "name": name, "phase": "traffic", "module": { "builtin": name } }] }]);
+    config["filterChains"][0]["filters"][0]["config"] = configuration;
     config
 }
 
