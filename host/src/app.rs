@@ -30,6 +30,8 @@ use crate::worker::{Command, Process, Worker};
 
 /// How long a drain may take unless the configuration says otherwise.
 const DRAIN: Duration = Duration::from_secs(45);
+/// How long a configuration waits for the first addresses and health checks of its clusters.
+const WARM_UP: Duration = Duration::from_secs(5);
 /// Most that compiled modules may take on disk.
 const CACHE_BYTES: u64 = 1 << 30;
 
@@ -230,7 +232,12 @@ impl Apply for Applier {
             self.abandon();
             return refused(everything(reason));
         }
-        self.compiler.lock().unwrap_or_else(PoisonError::into_inner).commit_clusters();
+        let clusters = self.compiler.lock().unwrap_or_else(PoisonError::into_inner).commit_clusters();
+        if let Some(clusters) = clusters
+            && !clusters.warm(WARM_UP).await
+        {
+            tracing::info!(target: "config", "some clusters have no endpoints or no first health check yet; serving without waiting longer");
+        }
         self.workers.commit().await;
         self.compiler.lock().unwrap_or_else(PoisonError::into_inner).committed(&snapshot);
         config.accepted.fetch_add(1, Ordering::Relaxed);

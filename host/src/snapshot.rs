@@ -26,7 +26,7 @@ use crate::tls::accept::CompiledListener;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Resumption;
 use crate::tls::store::SecretStore;
-use crate::upstream::clusters::{Clusters, Prepared};
+use crate::upstream::clusters::{ClusterTable, Clusters, Prepared};
 use crate::upstream::{ClusterState, Invalid};
 
 /// A configuration that workers can serve from.
@@ -205,10 +205,9 @@ impl Compiler {
     }
 
     /// Workers are ready for what was compiled last: its endpoints become visible, its lookups and checks begin.
-    pub fn commit_clusters(&mut self) {
-        if let Some(prepared) = self.prepared.take() {
-            self.clusters.commit(prepared);
-        }
+    /// Their table, to wait for the first of these.
+    pub fn commit_clusters(&mut self) -> Option<Arc<ClusterTable>> {
+        Some(self.clusters.commit(self.prepared.take()?))
     }
 
     /// `snapshot` serves: what only older ones needed is let go.

@@ -7,7 +7,7 @@ use super::guests::*;
 use super::support::*;
 
 /// Everything to `origin` through these filters.
-fn filtered(origin: std::net::SocketAddr, filters: Value) -> Value {
+pub(crate) fn filtered(origin: std::net::SocketAddr, filters: Value) -> Value {
     let mut config = to_origin(origin);
     http(&mut config)["filterChain"] = json!("main");
     config["filterChains"] = json!([{ "name": "main" }]);

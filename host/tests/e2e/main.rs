@@ -9,6 +9,7 @@ mod http1_corpus;
 mod support;
 
 mod abuse;
+mod bodies;
 mod differential;
 mod filters;
 mod grpc_web;

@@ -205,3 +205,33 @@ async fn a_filter_that_traps_while_it_chooses_again_meets_its_policy() {
         assert_eq!(ask(&proxy, "").await.status(), 200, "{policy}: the next one is fine");
     }
 }
+
+/// A filter that defines a route when it is configured, and chooses it for every request.
+fn definer() -> Guest {
+    use prost::Message;
+    use weir_model::config::{DirectResponse, RouteAction, route_action};
+    let mut guest = Guest::default();
+    let respond = DirectResponse { status: 201, body: "defined".into(), ..DirectResponse::default() };
+    let action = RouteAction { name: "own".into(), action: Some(route_action::Action::Respond(respond)), ..RouteAction::default() };
+    let encoded = guest.text(action.encode_to_vec());
+    let (define, select) = (guest.text("weir.route.define"), guest.text("weir.route.select"));
+    let number = "(i32.load (i32.const 8))";
+    guest
+        .on(
+            "proxy_on_configure",
+            2,
+            "i32",
+            &format!("(i32.eqz (call $proxy_call_foreign_function {define} {encoded} (i32.const 8) (i32.const 12)))"),
+        )
+        .on_request(&format!(
+            "(drop (call $proxy_call_foreign_function {select} {number} (i32.const 4) (i32.const 24) (i32.const 28))) (i32.const 0)"
+        ))
+}
+
+#[tokio::test]
+async fn a_filter_may_define_what_it_chooses() {
+    let filters = json!([definer().binding("define", json!({ "phase": "route" }))]);
+    let proxy = Proxy::start(&chain(filters, says("default", json!({})), json!([]))).await;
+    let response = ask(&proxy, "").await;
+    assert_eq!((response.status(), response.text()), (201, "defined"));
+}

@@ -68,6 +68,24 @@ async fn spare_connections_are_open_before_the_first_request() {
 }
 
 #[tokio::test]
+async fn the_first_request_finds_addresses_and_health() {
+    let origin = Answering::new(|_| ok("served")).await;
+    let dead = Origin::bind().await.address;
+    let mut checked = cluster("origin", &[dead, origin.address]);
+    checked["healthChecks"] = json!([{ "interval": "60s", "timeout": "2s", "unhealthyThreshold": 1, "tcp": {} }]);
+    let names = json!([{ "name": "localhost", "port": origin.address.port() }]);
+    let named = json!({ "name": "origin", "dns": { "names": names, "family": "v4Only" } });
+    for cluster in [checked, named] {
+        let proxy = Proxy::start(&config(forward(json!({})), json!([cluster]))).await;
+        let mut client = proxy.client().await;
+        for _ in 0..10 {
+            client.send(get("/")).await;
+            assert_eq!(client.message().await.status(), 200);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_header_names_the_cluster() {
     let a = Answering::new(|_| ok("a")).await;
     let action = json!({ "forward": { "clusterHeader": "x-cluster" } });

@@ -156,13 +156,13 @@ struct TickerState {
     epoch: AtomicU64,
     /// Somebody entered a guest since the last epoch.
     active: AtomicBool,
+    /// The longest deadline that anybody has asked for, in epochs.
+    longest: AtomicU64,
     parked: AtomicBool,
     stop: AtomicBool,
 }
 
 const EPOCH: Duration = Duration::from_millis(5);
-/// Longer than any deadline: whoever was entered last has been stopped by then.
-const QUIET: u32 = 65_000 / 5;
 
 impl Ticker {
     fn start(engine: &wasmtime::Engine, enabled: bool) -> std::io::Result<Self> {
@@ -175,7 +175,8 @@ impl Ticker {
                 engine.increment_epoch();
                 state.epoch.fetch_add(1, Ordering::Relaxed);
                 quiet = if state.active.swap(false, Ordering::SeqCst) { 0 } else { quiet + 1 };
-                if quiet > QUIET {
+                // Whoever was entered last has returned by then, or has been stopped.
+                if quiet > state.longest.load(Ordering::SeqCst) {
                     state.parked.store(true, Ordering::SeqCst);
                     if !state.active.load(Ordering::SeqCst) && !state.stop.load(Ordering::SeqCst) {
                         std::thread::park();
@@ -224,7 +225,9 @@ impl Ticker {
 
     /// A deadline in epochs: never early, at most one epoch late.
     pub(crate) fn epochs(&self, deadline: Duration) -> u64 {
-        (deadline.as_nanos().div_ceil(EPOCH.as_nanos()) as u64).saturating_add(1)
+        let epochs = (deadline.as_nanos().div_ceil(EPOCH.as_nanos()) as u64).saturating_add(1);
+        self.shared.longest.fetch_max(epochs, Ordering::SeqCst);
+        epochs
     }
 }
 
@@ -233,6 +236,34 @@ impl Drop for Inner {
         self.ticker.shared.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = &self.ticker.thread {
             thread.unpark();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_for(what: &str, done: impl Fn() -> bool) {
+        let start = std::time::Instant::now();
+        while !done() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_clock_stands_still_while_no_filter_runs_and_outlasts_every_deadline() {
+        let engine = Engine::new(EngineOptions::default()).expect("an engine");
+        let ticker = engine.ticker();
+        let is_parked = || ticker.shared.parked.load(Ordering::SeqCst);
+        wait_for("an engine without filters parks its clock", is_parked);
+        let deadline = ticker.epochs(Duration::from_millis(30));
+        for _ in 0..3 {
+            ticker.touch();
+            let end = ticker.after(deadline);
+            wait_for("the clock runs until the deadline is past", || ticker.is_past(end));
+            wait_for("and then stands still again", is_parked);
         }
     }
 }

@@ -169,6 +169,19 @@ impl Filter {
         self.wants
     }
 
+    /// It has made a body longer or shorter than the length that had gone on.
+    pub(crate) fn breaks_length(&self, side: Side) {
+        self.binding.has_resized(side);
+        self.count(Counter::LengthsBroken);
+        self.tell(
+            Level::Warn,
+            &format!(
+                "has changed the length of a {side:?} body after its head had gone on with a content-length; the message was broken off. From \
+                 now on such heads lose the header: let the filter remove it in its headers callback, or set bodyAccess: readWrite"
+            ),
+        );
+    }
+
     pub(crate) fn may_write_body(&self, side: Side) -> bool {
         self.binding.may_write_body(side)
     }

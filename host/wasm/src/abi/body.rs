@@ -129,6 +129,9 @@ fn splice(state: &State, side: Side, start: usize, size: usize, data: &[u8]) -> 
         return Err("this binding only reads bodies (bodyAccess: ReadOnly)");
     }
     let body = flow.body(stream.stage, side).ok_or("the body can be changed in its callback, and while the filter holds it")?;
+    let before = body.len();
     body.splice(start, size, data);
+    let resized = body.len() != before;
+    flow.stages[stream.stage].resized[side as usize] |= resized;
     Ok(())
 }

@@ -120,10 +120,13 @@ fn get_value(caller: Caller<'_, State>, map: u32, key: u32, key_length: u32, out
     answer_value(&mut guest, value, out_pointer, out_size)
 }
 
-/// The first value under `name`, in whatever case the guest wrote it.
+/// The first value under `name`, in whatever case the guest wrote it. Nearly all write lower case, as the map has it.
 #[inline]
 pub(super) fn find<'h>(headers: &'h dyn Headers, name: &[u8]) -> Option<&'h [u8]> {
-    if has_uppercase(name) { headers.get(&name.to_ascii_lowercase()) } else { headers.get(name) }
+    match headers.get(name) {
+        None if has_uppercase(name) => headers.get(&name.to_ascii_lowercase()),
+        value => value,
+    }
 }
 
 #[inline]

@@ -42,12 +42,14 @@ pub enum HeaderPause {
 /// Whether a filter may change bodies; decides whether a message keeps its `content-length`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyAccess {
-    /// As the module suggests: it may write if it takes bodies and imports the function that changes them.
+    /// As the module suggests: it may write if it takes bodies and imports the function that changes them. A `content-length` then waits for
+    /// the body's first piece and goes on if the filter has not changed that piece's length; changing it later breaks the message off, and
+    /// from then on the binding is treated as [`BodyAccess::ReadWrite`].
     #[default]
     Auto,
     /// It only reads: lengths stay, writes are ignored and counted.
     ReadOnly,
-    /// It may write: a length that cannot be known in time is removed.
+    /// It writes: a length goes on only with the whole body, and is removed otherwise.
     ReadWrite,
 }
 

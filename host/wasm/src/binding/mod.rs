@@ -7,6 +7,7 @@ mod canary;
 mod config;
 mod loader;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Binding {
     scope: Arc<Scope>,
     /// How long the proving instance took to start.
     proven: OnceLock<Duration>,
+    /// By side: it changes lengths that it lets go first.
+    resizes: [AtomicBool; 2],
 }
 
 impl std::fmt::Debug for Binding {
@@ -84,7 +87,10 @@ impl Binding {
             .instantiate_pre(module.code())
             .map_err(|error| module.fault(LoadFault::Link { cause: format!("{error:#}") }))?;
         let (stats, metrics, scope) = (engine.stats(&config), engine.metrics(&config), engine.scope(&config));
-        let binding = Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope, proven: OnceLock::new() });
+        let writes = config.body_access == BodyAccess::ReadWrite;
+        let resizes = [AtomicBool::new(writes), AtomicBool::new(writes)];
+        let binding =
+            Arc::new(Self { engine: engine.clone(), config, module, pre, stats, metrics, scope, proven: OnceLock::new(), resizes });
         canary::prove(&binding, canary)?;
         Ok(binding)
     }
@@ -168,6 +174,16 @@ impl Binding {
             Side::Response => Callback::ResponseBody,
         };
         may_write(self.config.body_access, self.module.exports(callback) && self.module.imports("proxy_set_buffer_bytes"))
+    }
+
+    /// Whether no length can be promised for a body of `side` before all of it has passed the filter: it was declared so, or has shown it.
+    pub(crate) fn resizes(&self, side: Side) -> bool {
+        self.resizes[side as usize].load(Ordering::Relaxed)
+    }
+
+    /// It has changed a body's length after the length had gone on: from now on none goes first.
+    pub(crate) fn has_resized(&self, side: Side) {
+        self.resizes[side as usize].store(true, Ordering::Relaxed);
     }
 }
 

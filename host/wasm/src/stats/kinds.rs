@@ -80,6 +80,8 @@ numbered! {
     DuplicatesIgnored => "duplicates_ignored",
     /// Bodies that were larger than may be held for the guest.
     BodyLimitHits => "body_limit_hits",
+    /// Messages that were broken off because a filter had made their body longer or shorter than the length that had gone on.
+    LengthsBroken => "lengths_broken",
     /// Streams that failed because this filter could not run: its failure policy is closed.
     FailedClosed => "failed_closed",
     /// Streams that went on without this filter: its failure policy is open.

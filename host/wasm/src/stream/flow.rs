@@ -27,6 +27,8 @@ pub(crate) struct Stage {
     pub(crate) failed: bool,
     /// The request's head has come past it: a response may be shown to it.
     pub(crate) reached: bool,
+    /// By side: it has changed the body's length.
+    pub(crate) resized: [bool; 2],
     /// Whether the filter has any callback for a side's messages; others go past it.
     wants: [bool; 2],
     pub(crate) lanes: [Lane; 2],
@@ -45,6 +47,7 @@ impl Stage {
             variant: 0,
             failed: false,
             reached: false,
+            resized: [false; 2],
             wants,
             lanes: Default::default(),
             due: [false; 2],
@@ -58,7 +61,7 @@ impl Stage {
     fn clear(&mut self) {
         self.vm = None;
         (self.context, self.variant) = (0, 0);
-        (self.failed, self.reached, self.due) = (false, false, [false; 2]);
+        (self.failed, self.reached, self.resized, self.due) = (false, false, [false; 2], [false; 2]);
         self.lanes.iter_mut().for_each(Lane::clear);
     }
 }
@@ -107,6 +110,28 @@ pub(crate) struct Out {
     pub(crate) trailers: bool,
 }
 
+impl Out {
+    pub(crate) fn is_nothing(&self) -> bool {
+        !self.head && !self.is_over() && self.data.is_empty()
+    }
+
+    /// Whether the message is through.
+    fn is_over(&self) -> bool {
+        self.end || self.trailers
+    }
+}
+
+/// Whether a head may go that has come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadLength {
+    /// Not yet: the first piece of the body decides.
+    Waits,
+    /// With the length that it states.
+    Stands,
+    /// With this one, or with none.
+    Becomes(Option<u64>),
+}
+
 /// What has arrived, and how far it got.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
@@ -139,6 +164,8 @@ pub(crate) struct Flow {
     /// It never was a real stream: no `on_log`.
     pub(crate) unlogged: bool,
     pub(crate) may_write_body: [bool; 2],
+    /// By side: what is missing of a body whose length has gone on and which filters may still change.
+    left: [Option<u64>; 2],
     /// Filter state.
     pub(crate) properties: Properties,
 }
@@ -149,6 +176,7 @@ impl Flow {
             tcp,
             stages,
             may_write_body,
+            left: [None; 2],
             out: Default::default(),
             progress: Default::default(),
             running: false,
@@ -176,7 +204,7 @@ impl Flow {
         if self.asked.is_some() || self.reply.is_some() {
             (self.asked, self.reply) = (None, None);
         }
-        (self.reset, self.unlogged, self.again) = (false, false, None);
+        (self.reset, self.unlogged, self.left, self.again) = (false, false, [None; 2], None);
         self.properties.clear();
     }
 
@@ -382,6 +410,39 @@ impl Flow {
         step.map_or(Advance::Wait, Advance::Step)
     }
 
+    // === lengths ===
+
+    /// Whether a head has come through whose length filters may still make wrong.
+    pub(crate) fn has_open_length(&self, side: Side) -> bool {
+        let index = side as usize;
+        self.out[index].head && self.may_write_body[index] && !self.progress[index].head_has_end && !self.tcp
+    }
+
+    /// What to do about that length. `resizes`: a filter of the chain changes lengths.
+    pub(crate) fn judge_length(&mut self, side: Side, stated: Option<u64>, resizes: bool) -> HeadLength {
+        let out = &self.out[side as usize];
+        let size = out.data.len() as u64;
+        let resized = || self.stages.iter().any(|stage| stage.resized[side as usize]);
+        if out.is_over() {
+            if stated == Some(size) { HeadLength::Stands } else { HeadLength::Becomes(Some(size)) }
+        } else if resizes || stated.is_none() || resized() {
+            HeadLength::Becomes(None)
+        } else if out.data.is_empty() {
+            HeadLength::Waits
+        } else {
+            self.left[side as usize] = stated;
+            HeadLength::Stands
+        }
+    }
+
+    /// Whether what has come through fits the length that has gone on.
+    pub(crate) fn keeps_length(&mut self, side: Side) -> bool {
+        let (out, left) = (&self.out[side as usize], &mut self.left[side as usize]);
+        let Some(missing) = *left else { return true };
+        *left = missing.checked_sub(out.data.len() as u64);
+        left.is_some_and(|left| left == 0 || !out.is_over())
+    }
+
     // === host calls ===
 
     /// Whether a change of `map` by `stage` still has an effect.
@@ -448,7 +509,12 @@ impl Flow {
     /// More of a body than may be held: 413, 500, or the end where it is too late for either.
     pub(crate) fn body_too_large(&mut self, binding: &Arc<str>, side: Side) {
         let status = if side == Side::Request { 413 } else { 500 };
-        if self.ask_reply(Asked::too_large(binding, status)).is_err() {
+        self.give_up(Asked::too_large(binding, status));
+    }
+
+    /// A reply of the host's, or the end where it is too late for one.
+    pub(crate) fn give_up(&mut self, asked: Asked) {
+        if self.ask_reply(asked).is_err() {
             self.reset();
         }
     }
@@ -457,12 +523,12 @@ impl Flow {
     pub(crate) fn turn_around(&mut self) {
         for stage in &mut self.stages {
             stage.lanes = Default::default();
-            stage.due = [false; 2];
+            (stage.due, stage.resized) = ([false; 2], [false; 2]);
             // Handed to it, but not shown yet: now it never will be.
             stage.reached &= stage.vm.is_some() || !stage.wants[Side::Request as usize];
         }
         self.due = [0; 2];
-        self.again = None;
+        (self.left, self.again) = ([None; 2], None);
         self.out = Default::default();
         self.progress[0].finished = true;
         self.progress[1] = Progress { head_arrived: true, ..Progress::default() };

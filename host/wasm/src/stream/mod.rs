@@ -30,6 +30,7 @@ mod run;
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -37,9 +38,10 @@ use crate::binding::{BodyAccess, Kind};
 use crate::filter::Filter;
 use crate::host::{LocalReply, Side, StreamHost};
 use crate::vm::contexts::StreamCellRef;
-use flow::{Flow, Stage};
+use flow::{Flow, HeadLength, Stage};
 use lane::{LanePolicy, Released};
 use pool::{Pool, Slot};
+use reply::Asked;
 
 /// Who closed a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,36 +291,69 @@ impl<H: StreamHost> Stream<H> {
         run::run(&self.shared, &self.chain);
     }
 
-    /// What came through since the last call. A head whose body a filter may still change has lost its length, or has the right one.
+    /// What came through since the last call. A head that states a length which filters may still make wrong comes with the first piece of its
+    /// body. It has then lost its length, or has the right one; a message that turns out to have another one after all is answered or reset.
     pub fn take(&mut self, side: Side) -> Output {
-        let (mut out, repair) = {
-            let mut flow = self.cell.flow.borrow_mut();
-            let repair = !flow.tcp && !flow.progress[side as usize].head_has_end && flow.may_write_body[side as usize];
-            let out = &mut flow.out[side as usize];
-            let data = if out.data.is_empty() { Bytes::new() } else { out.data.take() };
-            let taken = Output { head: out.head, data, trailers: out.trailers, end: out.end };
-            (out.head, out.trailers, out.end) = (false, false, false);
-            (taken, repair)
-        };
-        if out.head && repair {
-            let known = (out.end || out.trailers).then_some(out.data.len() as u64);
-            self.repair_length(side, known);
+        let mut flow = self.cell.flow.borrow_mut();
+        if flow.out[side as usize].is_nothing() {
+            return Output::default();
         }
+        if flow.has_open_length(side) {
+            drop(flow);
+            if !self.settle_length(side) {
+                return Output::default();
+            }
+            flow = self.cell.flow.borrow_mut();
+        }
+        if !flow.keeps_length(side) {
+            drop(flow);
+            self.break_off(side);
+            flow = self.cell.flow.borrow_mut();
+        }
+        let out = &mut flow.out[side as usize];
+        let data = if out.data.is_empty() { Bytes::new() } else { out.data.take() };
+        let mut taken = Output { head: out.head, data, trailers: out.trailers, end: out.end };
+        (out.head, out.trailers, out.end) = (false, false, false);
+        drop(flow);
         // Trailers that a later filter removed are an ordinary end.
-        if out.trailers && self.cell.host.borrow_mut().headers(side.trailers()).is_none() {
-            (out.trailers, out.end) = (false, true);
+        if taken.trailers && self.cell.host.borrow_mut().headers(side.trailers()).is_none() {
+            (taken.trailers, taken.end) = (false, true);
         }
-        out
+        taken
     }
 
-    fn repair_length(&self, side: Side, known: Option<u64>) {
+    /// Decides on the length that a head states. `false`: it must wait.
+    fn settle_length(&self, side: Side) -> bool {
         let mut host = self.cell.host.borrow_mut();
-        let stated = host.headers(side.headers()).and_then(|headers| headers.get(b"content-length").map(parse_length));
-        if let Some(stated) = stated
-            && (known.is_none() || stated != known)
-        {
-            host.repair_length(side, known);
+        let Some(stated) = host.headers(side.headers()).and_then(|headers| headers.get(b"content-length").map(parse_length)) else {
+            return true;
+        };
+        let resizes = self.chain.filters().iter().any(|filter| filter.binding().resizes(side));
+        match self.cell.flow.borrow_mut().judge_length(side, stated, resizes) {
+            HeadLength::Waits => return false,
+            HeadLength::Stands => {}
+            HeadLength::Becomes(length) => host.repair_length(side, length),
         }
+        true
+    }
+
+    /// A filter has made the body longer or shorter than the length that has gone on: the message cannot be saved. It will not happen again.
+    #[cold]
+    fn break_off(&mut self, side: Side) {
+        {
+            let mut flow = self.cell.flow.borrow_mut();
+            let changed = |(index, _): &(usize, &Rc<Filter>)| flow.stages[*index].resized[side as usize];
+            let mut culprits: Vec<_> = self.chain.filters().iter().enumerate().filter(changed).map(|(_, filter)| filter).collect();
+            if culprits.is_empty() {
+                // None has touched the body: one has stated a length of its own.
+                culprits = self.chain.filters().iter().filter(|filter| filter.may_write_body(side)).collect();
+            }
+            culprits.iter().for_each(|filter| filter.breaks_length(side));
+            let name = culprits.first().map_or_else(|| Arc::from(""), |filter| filter.binding().config().name.clone());
+            flow.give_up(Asked::length_broken(&name));
+        }
+        run::run(&self.shared, &self.chain);
+        self.shared.wake();
     }
 
     /// Whether the proxy should read more of `side`: `false` while a filter has stopped it or too much is held or not taken.

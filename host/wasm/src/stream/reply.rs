@@ -69,6 +69,12 @@ impl Asked {
         Self::by_host(binding, status, details)
     }
 
+    /// A filter has made the body longer or shorter than its head says.
+    pub(crate) fn length_broken(binding: &Arc<str>) -> Self {
+        let details = format!("wasm_body_length{{{binding}}}");
+        Self::by_host(binding, 500, details)
+    }
+
     fn by_host(binding: &Arc<str>, status: u16, details: String) -> Self {
         Self { status, details, headers: Vec::new(), body: Bytes::new(), grpc_status: None, binding: binding.clone(), asker: None }
     }

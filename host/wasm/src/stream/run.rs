@@ -187,6 +187,7 @@ fn answered(cell: &Cell, filter: &Filter, index: usize, side: Side, step: Step, 
     }
     let stage = &mut flow.stages[index];
     let (policy, limit) = (stage.policy, stage.body_limit);
+    stage.resized[side as usize] |= answer == Answer::PauseAndDrop;
     let lane = &mut stage.lanes[side as usize];
     lane.answered(answer, policy);
     if !matches!(step, Step::Body { .. }) || lane.held_by_filter() <= limit {

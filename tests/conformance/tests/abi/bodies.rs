@@ -92,7 +92,7 @@ fn a_length_survives_only_filters_that_do_not_write() {
         (reads(), BodyAccess::Auto, Some("5"), "world"),
         (reads(), BodyAccess::ReadWrite, None, "world"),
         (writes(), BodyAccess::ReadOnly, Some("5"), "world"),
-        (writes(), BodyAccess::Auto, None, "longer than before"),
+        (writes(), BodyAccess::Auto, Some("18"), "longer than before"),
         (writes(), BodyAccess::ReadWrite, None, "longer than before"),
     ];
     for (guest, access, length, body) in cases {
@@ -101,6 +101,57 @@ fn a_length_survives_only_filters_that_do_not_write() {
         assert_eq!(exchange.body(), body, "{access:?}");
         assert_eq!(exchange.response_header("content-length").as_deref(), length, "{access:?}");
     }
+}
+
+/// Changes what it sees of a body while the rest is still on its way.
+fn in_passing(callback: &str, size: u32, text: &'static str) -> Guest {
+    let buffer = if callback == "request_body" { 0 } else { 1 };
+    Guest::new().on(callback, [call("proxy_set_buffer_bytes", [I(buffer), I(0), I(size), S(text)])])
+}
+
+#[test]
+fn a_length_stands_when_only_bytes_are_changed() {
+    let (worker, _) = Scene::of(in_passing("response_body", 2, "WO")).start();
+    let exchange = worker.get("/").upstream(200, &[("content-length", "6")], &["wo", "ld", "s!"]).run();
+    assert_eq!((exchange.body().as_str(), exchange.response_header("content-length").as_deref()), ("WOWOWO", Some("6")));
+    assert!(exchange.is_complete());
+}
+
+#[test]
+fn a_length_goes_when_the_first_piece_changes_it() {
+    let (worker, _) = Scene::of(in_passing("response_body", 0, ">")).start();
+    let exchange = worker.get("/").upstream(200, &[("content-length", "6")], &["wo", "ld", "s!"]).run();
+    assert_eq!((exchange.body().as_str(), exchange.response_header("content-length").as_deref()), (">wo>ld>s!", None));
+    assert_eq!(worker.stats().counter(Counter::LengthsBroken), 0);
+}
+
+#[test]
+fn a_length_that_is_broken_later_is_broken_once() {
+    let at_end = Step::Raw("(if (i32.eqz (local.get 2)) (then (return (i32.const 0))))".into());
+    let appends = || Guest::new().on("response_body", [at_end.clone(), call("proxy_set_buffer_bytes", [I(1), I(99), I(0), S("!")])]);
+    let shortens = || Guest::new().on("response_body", [at_end.clone(), call("proxy_set_buffer_bytes", [I(1), I(0), I(1), S("")])]);
+    for (guest, body) in [(appends(), "world!"), (shortens(), "world")] {
+        let (worker, _) = Scene::chain([Guest::new().watching("response_body"), guest.tag('b')]).start();
+        let answer = || worker.get("/").upstream(200, &[("content-length", "5")], &["wo", "rld"]).run();
+        let exchange = answer();
+        assert!(exchange.stream.is_reset() && !exchange.is_complete(), "{body}: nobody gets a message that is not what its head says");
+        let exchange = answer();
+        let length = exchange.response_header("content-length");
+        assert_eq!((exchange.body().len(), exchange.is_complete(), length), (if body == "world!" { 6 } else { 4 }, true, None));
+    }
+}
+
+#[test]
+fn a_request_whose_length_is_broken_is_answered() {
+    let at_end = Step::Raw("(if (i32.eqz (local.get 2)) (then (return (i32.const 0))))".into());
+    let guest = Guest::new().on("request_body", [at_end, call("proxy_set_buffer_bytes", [I(0), I(99), I(0), S("!")])]);
+    let (worker, _) = Scene::of(guest).start();
+    let post = || worker.request("POST", "/").header("content-length", "5").body(&["ab", "cde"]).run();
+    let exchange = post();
+    assert_eq!((exchange.status(), exchange.local_reply().unwrap().details.as_str()), (500, "wasm_body_length{test}"));
+    assert_eq!(worker.stats().counter(Counter::LengthsBroken), 1);
+    let exchange = post();
+    assert_eq!((exchange.status(), exchange.request_body().as_str(), exchange.request_header("content-length")), (200, "abcde!", None));
 }
 
 #[test]
