@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::support::*;
 
-fn filtered(origin: std::net::SocketAddr, name: &str, configuration: Value) -> Value {
+fn filtered(origin: std::net::SocketAddr, name: &str, configuration: &Value) -> Value {
     let mut config = to_origin(origin);
     http(&mut config)["filterChain"] = json!("main");
     config["filterChains"] = json!([{ "name": "main", "filters": [{ "name": name, "phase": "traffic", "module": { "builtin": name } }] }]);
-    config["filterChains"][0]["filters"][0]["config"] = configuration;
+    config["filterChains"][0]["filters"][0]["config"] = configuration.clone();
     config
 }
 
@@ -36,7 +36,7 @@ const SPELLINGS: [&str; 14] = [
 async fn a_rule_on_a_path_holds_for_every_spelling_of_it() {
     let origin = Answering::new(|_| ok("served")).await;
     let rules = json!({"rules": [{"name": "admin", "when": {"path": {"prefix": "/admin"}}, "answer": {"body": "no"}}]});
-    let mut config = filtered(origin.address, "deny", rules);
+    let mut config = filtered(origin.address, "deny", &rules);
     http(&mut config)["path"] = json!({"mergeSlashes": true});
     let proxy = Proxy::start(&config).await;
     for path in SPELLINGS {
@@ -57,7 +57,7 @@ async fn a_rule_on_a_path_holds_for_every_spelling_of_it() {
 async fn a_fault_makes_requests_late_and_then_fail() {
     let origin = Answering::new(|_| ok("served")).await;
     let fault = json!({"when": {"path": {"prefix": "/slow"}}, "delay": {"fixed": "300ms"}});
-    let proxy = Proxy::start(&filtered(origin.address, "fault", fault)).await;
+    let proxy = Proxy::start(&filtered(origin.address, "fault", &fault)).await;
     let (mut slow, mut fast) = (proxy.client().await, proxy.client().await);
     let begun = Instant::now();
     slow.send(get("/slow")).await;
@@ -66,7 +66,7 @@ async fn a_fault_makes_requests_late_and_then_fail() {
     assert_eq!(slow.message().await.text(), "served");
     assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
 
-    proxy.rewrite(&filtered(origin.address, "fault", json!({"delay": {"fixed": "100ms"}, "abort": {"status": 418}})));
+    proxy.rewrite(&filtered(origin.address, "fault", &json!({"delay": {"fixed": "100ms"}, "abort": {"status": 418}})));
     until("the other configuration", async || {
         slow.send(get("/")).await;
         (slow.message().await.status() == 418).then_some(())
@@ -77,8 +77,8 @@ async fn a_fault_makes_requests_late_and_then_fail() {
 #[tokio::test]
 async fn a_configuration_that_a_filter_refuses_says_the_field() {
     let origin = Answering::new(|_| ok("served")).await;
-    let proxy = Proxy::start(&filtered(origin.address, "deny", json!({"rules": [{"name": "none"}]}))).await;
-    proxy.rewrite(&filtered(origin.address, "deny", json!({"rules": [{"name": "a", "wen": {}}]})));
+    let proxy = Proxy::start(&filtered(origin.address, "deny", &json!({"rules": [{"name": "none"}]}))).await;
+    proxy.rewrite(&filtered(origin.address, "deny", &json!({"rules": [{"name": "a", "wen": {}}]})));
     proxy.logs(&["rules[0].wen: unknown field", "did you mean `when`?"]).await;
     let mut client = proxy.client().await;
     client.send(get("/")).await;
