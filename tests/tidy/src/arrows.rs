@@ -1,7 +1,7 @@
 //! Which part of Weir may depend on which: the arrows run one way.
 //!
 //! ```text
-//! filters/* -> sdk -> proxy-wasm        the guest side; the ABI is the only bridge to the host
+//! filters/* -> sdk                      the guest side; the ABI is the only bridge to the host
 //! model <- proxy -> wasm -> wasmtime
 //! model <- controller -> kube
 //! cli -> proxy, controller, sdk-testing          tests -> everything
