@@ -44,7 +44,8 @@ lint: ## Check formatting, lints, documentation, licences and banned crates
 bench: ## Measure, one figure a line (SUITE=wasm|proxy|all; ARGS=... for proxy)
 	$(SETUP) rust wasm $(if $(filter proxy all,$(SUITE)),peers)
 	cargo build --release -p weir-perf $(if $(filter proxy all,$(SUITE)),-p weir-proxy)
-	@cargo run -q --release -p weir-perf -- $(SUITE) $(ARGS)
+	@# The program that was just built: `cargo run` of one package chooses other features, and builds it all again.
+	@$(or $(CARGO_TARGET_DIR),target)/release/weir-perf $(SUITE) $(ARGS)
 
 fuzz: ## Fuzz each target for a while (SECONDS=30)
 	$(SETUP) fuzz
