@@ -1,7 +1,7 @@
 //! An answer in the upstream's place.
 
 use crate::Flow;
-use crate::abi::{self, pairs};
+use crate::abi::{self, Side, pairs};
 
 /// An answer that is being put together.
 #[derive(Debug, Clone)]
@@ -43,14 +43,16 @@ impl Reply {
         self
     }
 
-    /// Sends it. The first answer of a stream wins; its request goes no further.
+    /// Sends it. The first answer of a stream wins; its request goes no further: where the host takes no answer, the stream is ended without one.
     pub fn send(self) -> Flow {
         let headers = pairs::encode(self.headers.iter().map(|(name, value)| (name.as_bytes(), &value[..])));
         match abi::local_reply(self.status.into(), self.details.as_bytes(), &self.body, &headers, self.grpc) {
             Ok(()) => Flow::Pause,
             Err(status) => {
                 crate::error!("the reply {} was not sent: {status}", self.status);
-                Flow::Continue
+                // Whoever answers does not want the stream to go on.
+                let _ = abi::close(Side::Downstream);
+                Flow::Pause
             }
         }
     }
