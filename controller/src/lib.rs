@@ -4,6 +4,7 @@
 //! right becomes the configuration of every proxy. All I/O is at the edges: between the objects and the configuration everything is a pure function.
 
 pub mod finding;
+pub mod mixer;
 pub mod object;
 pub mod source;
 
