@@ -93,7 +93,11 @@ impl Run<'_> {
             (Some(Type::Double), _) => Err("double"),
             // What is given as it is must be what the expression was said to give.
             (Some(kind @ (Type::Timestamp | Type::IpAddress | Type::StringMap)), value) => {
-                if value.kind() == *kind { Ok(value) } else { Err("its type") }
+                if value.kind() == *kind {
+                    Ok(value)
+                } else {
+                    Err("its type")
+                }
             }
             (_, value @ Value::String(_)) => Ok(value),
             _ => Err("string"),
@@ -148,8 +152,20 @@ impl Run<'_> {
                 let key = text(name, self.value(key)?)?;
                 Ok(Value::String(self.entry(map, &key).unwrap_or_default()))
             }
-            ("LAND", [left, right]) => if truth(name, self.value(left)?)? { self.value(right) } else { Ok(Value::Bool(false)) },
-            ("LOR", [left, right]) => if truth(name, self.value(left)?)? { Ok(Value::Bool(true)) } else { self.value(right) },
+            ("LAND", [left, right]) => {
+                if truth(name, self.value(left)?)? {
+                    self.value(right)
+                } else {
+                    Ok(Value::Bool(false))
+                }
+            }
+            ("LOR", [left, right]) => {
+                if truth(name, self.value(left)?)? {
+                    Ok(Value::Bool(true))
+                } else {
+                    self.value(right)
+                }
+            }
             ("conditional" | "conditionalString", [condition, yes, no]) => {
                 let chosen = if truth(name, self.value(condition)?)? { yes } else { no };
                 self.value(chosen)

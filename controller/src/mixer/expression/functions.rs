@@ -19,9 +19,9 @@ pub(super) fn call(name: &str, arguments: Vec<Value>) -> Result<Value, Error> {
             Ok(address) => Ok(Value::IpAddress(address.to_canonical())),
             Err(_) => Err(Error::new(format!("could not convert {text} to IP_ADDRESS"))),
         },
-        ("timestamp", [Value::String(text)]) => timestamp(text).map(Value::Timestamp).ok_or_else(|| {
-            Error::new(format!("could not convert '{text}' to TIMESTAMP. expected format: '2006-01-02T15:04:05Z07:00'"))
-        }),
+        ("timestamp", [Value::String(text)]) => timestamp(text)
+            .map(Value::Timestamp)
+            .ok_or_else(|| Error::new(format!("could not convert '{text}' to TIMESTAMP. expected format: '2006-01-02T15:04:05Z07:00'"))),
         ("dnsName", [Value::String(text)]) => names::dns(text).map(|name| Value::String(name.into())),
         ("email", [Value::String(text)]) => names::email(text).map(|()| Value::String(Arc::clone(text))),
         ("uri", [Value::String(text)]) => uri::read(text).map(|_| Value::String(Arc::clone(text))),

@@ -269,9 +269,7 @@ fn escape(letters: &mut std::str::Chars<'_>, quote: char, bytes: &mut Vec<u8>) -
     let byte = |value: u32| u8::try_from(value).ok();
     let kind = letters.next()?;
     let mut digits = |first: u32, count: usize, radix: u32| {
-        (0..count).try_fold(first, |value, _| {
-            value.checked_mul(radix)?.checked_add(letters.next()?.to_digit(radix)?)
-        })
+        (0..count).try_fold(first, |value, _| value.checked_mul(radix)?.checked_add(letters.next()?.to_digit(radix)?))
     };
     match kind {
         'a' => bytes.push(7),

@@ -69,8 +69,35 @@ fn expressions_come_to_values() {
 #[test]
 fn what_is_no_expression_is_refused() {
     for text in [
-        "", "(", ")", "s s", "s.", "s.type", "s[", "s[1:2]", "f(", "s,s", "\"", "'ab'", "1.5.2", "09", "0x10", "1i", "s\n== s", "m[\"x\"].startsWith(\"1\")",
-        "s.startsWith", "\"a\".b", "(s)(s)", "m[\"x\"](s)", "#", "\"\\q\"", "f(s", "s == = s", "unknown", "s.EQ(s)", "99999999999999999999",
+        "",
+        "(",
+        ")",
+        "s s",
+        "s.",
+        "s.type",
+        "s[",
+        "s[1:2]",
+        "f(",
+        "s,s",
+        "\"",
+        "'ab'",
+        "1.5.2",
+        "09",
+        "0x10",
+        "1i",
+        "s\n== s",
+        "m[\"x\"].startsWith(\"1\")",
+        "s.startsWith",
+        "\"a\".b",
+        "(s)(s)",
+        "m[\"x\"](s)",
+        "#",
+        "\"\\q\"",
+        "f(s",
+        "s == = s",
+        "unknown",
+        "s.EQ(s)",
+        "99999999999999999999",
     ] {
         assert!(Expression::new(text, &vocabulary()).is_err(), "{text}");
     }
@@ -89,7 +116,9 @@ fn times_are_read_as_go_reads_them() {
     ] {
         assert_eq!(timestamp(text), wanted, "{text}");
     }
-    for (text, wanted) in [("0", Some(0)), ("-1.5s", Some(-1_500_000_000)), ("1", None), ("", None), ("s", None), (".s", None), ("1s2", None)] {
+    for (text, wanted) in
+        [("0", Some(0)), ("-1.5s", Some(-1_500_000_000)), ("1", None), ("", None), ("s", None), (".s", None), ("1s2", None)]
+    {
         assert_eq!(duration(text), wanted, "{text}");
     }
     assert_eq!((duration("1us"), duration("99999999h"), duration("1m0s")), (Some(1000), None, Some(60_000_000_000)));
@@ -98,7 +127,9 @@ fn times_are_read_as_go_reads_them() {
 #[test]
 fn nothing_grows_without_bound() {
     let deep = |open: &str, close: &str| format!("{}s{}", open.repeat(5000), close.repeat(5000));
-    for text in [deep("(", ")"), deep("m[", "]"), deep("!", ""), deep("toLower(", ")"), "s + ".repeat(4000) + "s", " ".repeat(MAX_LENGTH + 1)] {
+    for text in
+        [deep("(", ")"), deep("m[", "]"), deep("!", ""), deep("toLower(", ")"), "s + ".repeat(4000) + "s", " ".repeat(MAX_LENGTH + 1)]
+    {
         assert!(Expression::new(&text, &vocabulary()).is_err());
     }
     let most = "b && ".repeat(MAX_DEPTH - 1) + "b";
@@ -116,7 +147,7 @@ fn no_text_does_harm() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(state >> 33).unwrap()
     };
-    for _ in 0..20_000 {
+    for _ in 0..3_000 {
         let text: String = (0..next() % 24).map(|_| alphabet[next() % alphabet.len()]).collect();
         let _ = run(&text);
         for function in ["uri", "email", "dnsName", "timestamp", "ip"] {
