@@ -5,6 +5,7 @@
 
 pub mod finding;
 pub mod object;
+pub mod serve;
 pub mod source;
 
 pub use finding::{Code, Finding};
