@@ -8,6 +8,7 @@ pub mod finding;
 pub mod object;
 pub mod serve;
 pub mod source;
+pub mod translate;
 
 pub use finding::{Code, Finding};
 pub use object::{Id, Object};
