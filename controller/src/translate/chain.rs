@@ -7,8 +7,7 @@ use weir_model::protobuf::{Kind, ListValue, Struct, Value};
 use crate::translate::route::Variants;
 
 /// The chain of a listener's branch whose requests these virtual hosts route.
-#[must_use]
-pub fn routed(name: &str, virtual_hosts: Vec<Json>, unmatched: Option<Json>, variants: Variants) -> config::FilterChain {
+pub(super) fn routed(name: &str, virtual_hosts: Vec<Json>, unmatched: Option<Json>, variants: Variants) -> config::FilterChain {
     let mut router = json!({ "virtualHosts": virtual_hosts });
     if let Some(unmatched) = unmatched {
         router["unmatched"] = unmatched;
@@ -31,15 +30,16 @@ fn builtin(name: &str, phase: config::Phase) -> config::FilterBinding {
 }
 
 /// JSON as protobuf has it.
-#[must_use]
-pub fn value(json: &Json) -> Value {
+pub(super) fn value(json: &Json) -> Value {
     let kind = match json {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(*value),
         Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
         Json::String(text) => Kind::StringValue(text.clone()),
         Json::Array(items) => Kind::ListValue(ListValue { values: items.iter().map(value).collect() }),
-        Json::Object(fields) => Kind::StructValue(Struct { fields: fields.iter().map(|(name, field)| (name.clone(), value(field))).collect() }),
+        Json::Object(fields) => {
+            Kind::StructValue(Struct { fields: fields.iter().map(|(name, field)| (name.clone(), value(field))).collect() })
+        }
     };
     Value { kind: Some(kind) }
 }

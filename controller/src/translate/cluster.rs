@@ -45,14 +45,18 @@ impl Clusters {
             }
         }
         all.clusters.push(original_destination(PASSTHROUGH, &world.mesh));
-        all.clusters.push(config::Cluster { discovery: Some(cluster::Discovery::Endpoints(config::Endpoints::default())), ..named(BLACK_HOLE, &world.mesh) });
+        all.clusters.push(config::Cluster {
+            discovery: Some(cluster::Discovery::Endpoints(config::Endpoints::default())),
+            ..named(BLACK_HOLE, &world.mesh)
+        });
         all
     }
 
     fn add(&mut self, world: &World, service: &Service, port: &Port, subset: &str, labels: &BTreeMap<String, String>, policy: Policy<'_>) {
         let name = cluster_name(port.number, subset, &service.host);
         let mut cluster = named(&name, &world.mesh);
-        let has_labels = |endpoint: &&Endpoint| labels.iter().all(|(key, value)| endpoint.labels.get(key.as_str()).is_some_and(|has| **has == **value));
+        let has_labels =
+            |endpoint: &&Endpoint| labels.iter().all(|(key, value)| endpoint.labels.get(key.as_str()).is_some_and(|has| **has == **value));
         let mut endpoints = world.registry.endpoints(&service.host, port.number).iter().filter(has_labels);
         cluster.discovery = Some(match &service.resolution {
             _ if policy.passes_through() => cluster::Discovery::OriginalDestination(config::OriginalDestinationCluster::default()),
@@ -96,13 +100,18 @@ fn upstream_tls(tls: &ClientTls, service: &Service, secrets: &mut BTreeMap<Strin
     }
     if tls.mode == ClientTlsMode::Mutual && !tls.client_certificate.is_empty() {
         let name = format!("file:{}", tls.client_certificate);
-        let pair = config::KeyPair { certificate_chain: file(&tls.client_certificate), private_key: file(&tls.private_key), ..config::KeyPair::default() };
+        let pair = config::KeyPair {
+            certificate_chain: file(&tls.client_certificate),
+            private_key: file(&tls.private_key),
+            ..config::KeyPair::default()
+        };
         secrets.insert(name.clone(), config::Secret { name: name.clone(), kind: Some(config::secret::Kind::KeyPair(pair)) });
         secured.certificate = name;
     }
     secured.insecure_skip_verify = tls.insecure_skip_verify == Some(true);
     let names = if tls.subject_alt_names.is_empty() { &service.subject_alt_names } else { &tls.subject_alt_names };
-    let exact = |name: &String| config::SanMatch { pattern: Some(config::san_match::Pattern::Exact(name.clone())), ..config::SanMatch::default() };
+    let exact =
+        |name: &String| config::SanMatch { pattern: Some(config::san_match::Pattern::Exact(name.clone())), ..config::SanMatch::default() };
     secured.names = names.iter().map(exact).collect();
     Some(secured)
 }
@@ -151,11 +160,12 @@ fn localities<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<config::
         one.set_health(health);
         by_place.entry(&endpoint.locality).or_default().push(one);
     }
-    let one = |(place, endpoints)| config::LocalityEndpoints { locality: locality(place), endpoints, ..config::LocalityEndpoints::default() };
+    let one =
+        |(place, endpoints)| config::LocalityEndpoints { locality: locality(place), endpoints, ..config::LocalityEndpoints::default() };
     by_place.into_iter().map(one).collect()
 }
 
-fn labels(endpoint: &Endpoint) -> std::collections::BTreeMap<String, String> {
+fn labels(endpoint: &Endpoint) -> BTreeMap<String, String> {
     endpoint.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }
 

@@ -8,8 +8,7 @@ use crate::api::istio::{StringMatch, VirtualService};
 use crate::translate::world::Named;
 
 /// The virtual services with hosts, in the order given, with what they delegate in its place.
-#[must_use]
-pub fn resolve(all: Vec<Named<VirtualService>>) -> Vec<Named<VirtualService>> {
+pub(super) fn resolve(all: Vec<Named<VirtualService>>) -> Vec<Named<VirtualService>> {
     let (mut roots, delegates): (Vec<_>, Vec<_>) = all.into_iter().partition(|service| !service.spec.hosts.is_empty());
     for root in &mut roots {
         let namespace = root.id.namespace.clone();
@@ -20,7 +19,9 @@ pub fn resolve(all: Vec<Named<VirtualService>>) -> Vec<Named<VirtualService>> {
                 continue;
             };
             let place = if wanted.namespace.is_empty() { &namespace } else { &std::sync::Arc::from(wanted.namespace.as_str()) };
-            let found = delegates.iter().find(|one| one.id.namespace == *place && *one.id.name == *wanted.name && one.visibility.reaches(&namespace));
+            let found = delegates
+                .iter()
+                .find(|one| one.id.namespace == *place && *one.id.name == *wanted.name && one.visibility.reaches(&namespace));
             // One that is missing makes its rule vanish, and no other.
             let inner = found.map(|found| found.spec.http.as_slice()).unwrap_or_default();
             root.spec.http.extend(inner.iter().filter_map(|inner| merge(&route, inner)));
@@ -108,7 +109,11 @@ fn narrow(root: &HttpMatch, leaf: &HttpMatch) -> Option<HttpMatch> {
             into.clone_from(from);
         }
     }
-    let maps = [(&mut both.headers, &root.headers), (&mut both.query_params, &root.query_params), (&mut both.without_headers, &root.without_headers)];
+    let maps = [
+        (&mut both.headers, &root.headers),
+        (&mut both.query_params, &root.query_params),
+        (&mut both.without_headers, &root.without_headers),
+    ];
     for (into, from) in maps {
         for (name, value) in from {
             into.entry(name.clone()).or_insert_with(|| value.clone());
@@ -133,7 +138,9 @@ fn narrow(root: &HttpMatch, leaf: &HttpMatch) -> Option<HttpMatch> {
 fn is_inside(outer: &StringMatch, inner: &StringMatch) -> bool {
     match (outer, inner) {
         (StringMatch { regex: Some(_), .. }, _) | (_, StringMatch { regex: Some(_), .. }) => false,
-        (StringMatch { prefix: Some(outer), .. }, StringMatch { prefix: Some(inner), .. } | StringMatch { exact: Some(inner), .. }) => inner.starts_with(outer.as_str()),
+        (StringMatch { prefix: Some(outer), .. }, StringMatch { prefix: Some(inner), .. } | StringMatch { exact: Some(inner), .. }) => {
+            inner.starts_with(outer.as_str())
+        }
         (StringMatch { exact: Some(outer), .. }, StringMatch { exact: Some(inner), .. }) => outer == inner,
         (StringMatch { exact: Some(_), .. }, StringMatch { prefix: Some(_), .. }) => false,
         _ => true,

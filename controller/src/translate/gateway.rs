@@ -57,8 +57,10 @@ impl Open<'_> {
 }
 
 /// Adds the listeners of all Gateway objects that select the proxy.
-pub fn listeners(world: &World, proxy: &Proxy, derived: &mut Derived) {
-    let selects = |gateway: &&Named<Gateway>| gateway.spec.selector.iter().all(|(key, value)| proxy.labels.get(key.as_str()).is_some_and(|has| **has == **value));
+pub(super) fn listeners(world: &World, proxy: &Proxy, derived: &mut Derived) {
+    let selects = |gateway: &&Named<Gateway>| {
+        gateway.spec.selector.iter().all(|(key, value)| proxy.labels.get(key.as_str()).is_some_and(|has| **has == **value))
+    };
     let mut ports: BTreeMap<u16, Vec<Open<'_>>> = BTreeMap::new();
     for gateway in world.gateways.iter().filter(selects) {
         for server in &gateway.spec.servers {
@@ -67,7 +69,8 @@ pub fn listeners(world: &World, proxy: &Proxy, derived: &mut Derived) {
         }
     }
     for (port, servers) in ports {
-        let mut listener = config::Listener { name: format!("gateway_{port}"), address: format!("0.0.0.0:{port}"), ..config::Listener::default() };
+        let mut listener =
+            config::Listener { name: format!("gateway_{port}"), address: format!("0.0.0.0:{port}"), ..config::Listener::default() };
         if let Some(bind) = servers.iter().map(|open| open.server.bind.as_str()).find(|bind| !bind.is_empty()) {
             listener.address = format!("{bind}:{port}");
         }
@@ -100,7 +103,8 @@ fn bound<'a>(open: Open<'_>, world: &'a World) -> Vec<(Vec<String>, &'a Named<Vi
             && service.spec.gateways.iter().any(|gateway| is_gateway(gateway, Some(&full_name), &service.id.namespace))
     };
     let hosts = |service: &'a Named<VirtualService>| {
-        let common = service.spec.hosts.iter().filter_map(|host| open.host(&world.host(host, &service.id.namespace), &service.id.namespace));
+        let common =
+            service.spec.hosts.iter().filter_map(|host| open.host(&world.host(host, &service.id.namespace), &service.id.namespace));
         (common.collect::<Vec<_>>(), service)
     };
     world.virtual_services.iter().filter(names).map(hosts).filter(|(hosts, _)| !hosts.is_empty()).collect()
@@ -149,13 +153,24 @@ fn terminated(listener: &mut config::Listener, derived: &mut Derived, open: Open
     if !tls.server_certificate.is_empty() {
         let name = format!("file:{}", tls.server_certificate);
         let file = |path: &str| Some(config::DataSource { source: Some(config::data_source::Source::File(path.to_owned())) });
-        let pair = config::KeyPair { certificate_chain: file(&tls.server_certificate), private_key: file(&tls.private_key), ..config::KeyPair::default() };
+        let pair = config::KeyPair {
+            certificate_chain: file(&tls.server_certificate),
+            private_key: file(&tls.private_key),
+            ..config::KeyPair::default()
+        };
         derived.secrets.push(config::Secret { name: name.clone(), kind: Some(config::secret::Kind::KeyPair(pair)) });
         secured.certificates.push(name);
     }
     if matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual | ServerTlsMode::IstioMutual) {
-        let mut client = config::ClientAuth { trust_roots: format!("{}/{}-cacert", proxy.namespace, tls.credential_name), ..config::ClientAuth::default() };
-        client.set_mode(if tls.mode == ServerTlsMode::OptionalMutual { config::client_auth::Mode::Optional } else { config::client_auth::Mode::Required });
+        let mut client = config::ClientAuth {
+            trust_roots: format!("{}/{}-cacert", proxy.namespace, tls.credential_name),
+            ..config::ClientAuth::default()
+        };
+        client.set_mode(if tls.mode == ServerTlsMode::OptionalMutual {
+            config::client_auth::Mode::Optional
+        } else {
+            config::client_auth::Mode::Required
+        });
         secured.client_auth = Some(client);
     }
     let is_http = open.server.port.as_ref().is_some_and(|port| Protocol::named(&port.protocol) == Some(Protocol::Https));
@@ -187,7 +202,8 @@ fn passed_on(listener: &mut config::Listener, open: Open<'_>, world: &World, pro
         for rule in &service.spec.tls {
             for block in &rule.matches {
                 let fits = (block.port == 0 || block.port == u32::from(port))
-                    && (block.gateways.is_empty() || block.gateways.iter().any(|gateway| is_gateway(gateway, Some(&full_name), &service.id.namespace)));
+                    && (block.gateways.is_empty()
+                        || block.gateways.iter().any(|gateway| is_gateway(gateway, Some(&full_name), &service.id.namespace)));
                 if !fits {
                     continue;
                 }

@@ -6,7 +6,9 @@ use weir_model::config::{self, balancer};
 use weir_model::duration;
 
 use crate::api::istio::DestinationRule;
-use crate::api::istio::destination_rule::{ConnectionPool, H2UpgradePolicy, LoadBalancer, OutlierDetection, ProxyProtocolVersion, SimpleLb, TrafficPolicy};
+use crate::api::istio::destination_rule::{
+    ConnectionPool, H2UpgradePolicy, LoadBalancer, OutlierDetection, ProxyProtocolVersion, SimpleLb, TrafficPolicy,
+};
 use crate::api::istio::{Duration, destination_rule::ClientTls};
 
 /// What holds for connections to one port of one subset.
@@ -111,7 +113,11 @@ fn balancer(said: Option<&LoadBalancer>) -> config::Balancer {
         slow_start = window.map(|window| config::SlowStart {
             window: Some(duration::from_std(window.std())),
             aggression: said.warmup.as_ref().and_then(|warmup| warmup.aggression),
-            min_weight_percent: said.warmup.as_ref().and_then(|warmup| warmup.minimum_percent).map_or(0, |percent| percent.clamp(0.0, 100.0) as u32),
+            min_weight_percent: said
+                .warmup
+                .as_ref()
+                .and_then(|warmup| warmup.minimum_percent)
+                .map_or(0, |percent| percent.clamp(0.0, 100.0) as u32),
         });
     }
     config::Balancer { policy: Some(policy), slow_start, ..config::Balancer::default() }

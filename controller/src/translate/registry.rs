@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::api::core::{EndpointSlice, IntOrString, Pod, ServicePort, ServiceSpec};
+use crate::api;
+use crate::api::core::{EndpointSlice, IntOrString, Pod, ServicePort, ServiceSpec, SlicePort};
 use crate::api::istio::service_entry::{Location, Resolution as EntryResolution};
 use crate::api::istio::{ServiceEntry, WorkloadEntry};
-use crate::api;
 use crate::object::Object;
 use crate::translate::mesh::Mesh;
 use crate::translate::protocol::Protocol;
@@ -204,7 +204,7 @@ impl Registry {
         pods: &HashMap<(&str, &str), &Object>,
         unready: bool,
     ) {
-        let named = |candidate: &&crate::api::core::SlicePort| candidate.name.as_deref().unwrap_or_default() == port.name;
+        let named = |candidate: &&SlicePort| candidate.name.as_deref().unwrap_or_default() == port.name;
         let Some(number) = slice.ports.iter().find(named).and_then(|found| found.port) else { return };
         let endpoints = self.endpoints.entry((Arc::clone(host), port.port)).or_default();
         for one in &slice.endpoints {
@@ -236,7 +236,11 @@ impl Registry {
         };
         let numbered = entry.ports.iter().filter_map(|port| Some((u16::try_from(port.number).ok()?, port)));
         let ports: Vec<Port> = numbered
-            .map(|(number, port)| Port { number, name: port.name.clone(), protocol: Protocol::named(&port.protocol).unwrap_or(Protocol::Tcp) })
+            .map(|(number, port)| Port {
+                number,
+                name: port.name.clone(),
+                protocol: Protocol::named(&port.protocol).unwrap_or(Protocol::Tcp),
+            })
             .filter(|port| port.protocol != Protocol::Udp)
             .collect();
         for host in &entry.hosts {
@@ -358,8 +362,12 @@ pub fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
     match &port.target_port {
         None => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
-        Some(IntOrString::String(name)) => {
-            pod.spec.containers.iter().flat_map(|container| &container.ports).find(|port| port.name == *name).map(|port| port.container_port)
-        }
+        Some(IntOrString::String(name)) => pod
+            .spec
+            .containers
+            .iter()
+            .flat_map(|container| &container.ports)
+            .find(|port| port.name == *name)
+            .map(|port| port.container_port),
     }
 }

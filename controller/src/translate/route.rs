@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use crate::api::istio::virtual_service::{
-    CorsPolicy, Destination, DerivePort, Fault, HeaderOperations, HttpDestination, HttpMatch, HttpRoute, Redirect, Retries, UnmatchedPreflights,
+    CorsPolicy, DerivePort, Destination, Fault, HeaderOperations, HttpDestination, HttpMatch, HttpRoute, Redirect, Retries,
+    UnmatchedPreflights,
 };
 use crate::api::istio::{Duration, StringMatch, VirtualService};
 use crate::translate::world::{Named, World};
@@ -286,7 +287,8 @@ fn mirrors(rule: &HttpRoute, namespace: &str, here: Here<'_>) -> Vec<Json> {
     };
     let old = rule.mirror_percent.map(f64::from);
     let single = rule.mirror.iter().map(|destination| one(destination, rule.mirror_percentage.map(|percent| percent.value).or(old)));
-    let listed = rule.mirrors.iter().filter_map(|mirror| Some(one(mirror.destination.as_ref()?, mirror.percentage.map(|percent| percent.value))));
+    let listed =
+        rule.mirrors.iter().filter_map(|mirror| Some(one(mirror.destination.as_ref()?, mirror.percentage.map(|percent| percent.value))));
     single.chain(listed).filter(|mirror| mirror["percent"] != json!(0.0)).collect()
 }
 
@@ -310,7 +312,8 @@ fn hash_policy(destination: &Destination, namespace: &str, here: Here<'_>) -> Op
             policy["path"] = json!(cookie.path);
         }
         if !cookie.attributes.is_empty() {
-            policy["attributes"] = cookie.attributes.iter().map(|one| (one.name.clone(), json!(one.value))).collect::<serde_json::Map<_, _>>().into();
+            policy["attributes"] =
+                cookie.attributes.iter().map(|one| (one.name.clone(), json!(one.value))).collect::<serde_json::Map<_, _>>().into();
         }
         return Some(json!({ "cookie": policy }));
     }
@@ -322,8 +325,7 @@ fn hash_policy(destination: &Destination, namespace: &str, here: Here<'_>) -> Op
 
 /// Istio's default, the mesh's, or what the rule says; none where it says 0.
 fn retry(said: Option<&Retries>, here: Here<'_>) -> Option<Json> {
-    let of_mesh: Option<Retries> =
-        here.world.mesh.default_http_retry_policy.clone().and_then(|policy| serde_json::from_value(policy).ok());
+    let of_mesh: Option<Retries> = here.world.mesh.default_http_retry_policy.clone().and_then(|policy| serde_json::from_value(policy).ok());
     let policy = said.or(of_mesh.as_ref());
     let attempts = policy.map_or(2, |policy| policy.attempts);
     if attempts <= 0 {
@@ -398,7 +400,8 @@ fn set_headers(target: &mut Json, headers: &crate::api::istio::virtual_service::
 }
 
 fn header_operations(operations: &HeaderOperations) -> Json {
-    let list = |texts: &BTreeMap<String, String>| texts.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<Vec<_>>();
+    let list =
+        |texts: &BTreeMap<String, String>| texts.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<Vec<_>>();
     let mut json = json!({});
     if !operations.set.is_empty() {
         json["set"] = Json::Array(list(&operations.set));
@@ -464,7 +467,8 @@ fn cors(policy: &CorsPolicy) -> Json {
     let old = policy.allow_origin.iter().map(|origin| json!({ "exact": origin }));
     let origins: Vec<Json> = old.chain(policy.allow_origins.iter().map(text)).collect();
     let mut config = json!({ "allowOrigins": origins });
-    let lists = [("allowMethods", &policy.allow_methods), ("allowHeaders", &policy.allow_headers), ("exposeHeaders", &policy.expose_headers)];
+    let lists =
+        [("allowMethods", &policy.allow_methods), ("allowHeaders", &policy.allow_headers), ("exposeHeaders", &policy.expose_headers)];
     for (field, list) in lists {
         if !list.is_empty() {
             config[field] = json!(list);

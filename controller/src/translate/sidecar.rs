@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value as Json, json};
 use weir_model::config::{self, branch};
 
+use crate::api::istio::VirtualService;
 use crate::api::istio::security::MutualTlsMode;
 use crate::api::istio::virtual_service::RouteDestination;
 use crate::translate::chain;
@@ -19,7 +20,6 @@ use crate::translate::registry::{Port, Service};
 use crate::translate::route::{Here, Variants, cluster_name, destination_cluster, is_gateway, plain_route, routes};
 use crate::translate::world::{Named, World, is_for_mesh};
 use crate::translate::{Derived, Proxy};
-use crate::api::istio::VirtualService;
 
 /// Where a workload's outgoing connections are redirected to.
 pub const OUTBOUND: &str = "127.0.0.1:15001";
@@ -36,8 +36,17 @@ pub fn outbound(world: &World, proxy: &Proxy, derived: &mut Derived) {
         let name = format!("outbound_{port}");
         derived.chains.push(http_chain(&name, here, &visible));
         let http = config::Http { filter_chain: name.clone(), ..config::Http::default() };
-        let matches = config::Match { destination_ports: vec![port.into()], transport: config::Transport::Plaintext.into(), ..config::Match::default() };
-        listener.branches.push(config::Branch { name, r#match: Some(matches), protocol: Some(branch::Protocol::Http(http)), ..config::Branch::default() });
+        let matches = config::Match {
+            destination_ports: vec![port.into()],
+            transport: config::Transport::Plaintext.into(),
+            ..config::Match::default()
+        };
+        listener.branches.push(config::Branch {
+            name,
+            r#match: Some(matches),
+            protocol: Some(branch::Protocol::Http(http)),
+            ..config::Branch::default()
+        });
     }
     tls_branches(world, proxy, &visible, &mut listener);
     tcp_branches(world, proxy, &visible, &mut listener);
@@ -52,7 +61,9 @@ fn passes_unknown(world: &World) -> bool {
 
 /// Ports that requests can be told apart on: a service says that it speaks HTTP there, or does not say and has routes for requests.
 fn http_ports(world: &World, proxy: &Proxy, visible: &[&Service]) -> BTreeSet<u16> {
-    let is_http = |service: &Service, port: &Port| port.protocol.is_http() || (port.protocol == Protocol::Unknown && has_http_routes(world, proxy, service));
+    let is_http = |service: &Service, port: &Port| {
+        port.protocol.is_http() || (port.protocol == Protocol::Unknown && has_http_routes(world, proxy, service))
+    };
     visible.iter().flat_map(|service| service.ports.iter().filter(|port| is_http(service, port)).map(|port| port.number)).collect()
 }
 
@@ -63,7 +74,9 @@ fn has_http_routes(world: &World, proxy: &Proxy, service: &Service) -> bool {
 fn http_chain(name: &str, here: Here<'_>, visible: &[&Service]) -> config::FilterChain {
     let mut variants = Variants::default();
     let mut hosts = Vec::new();
-    let on_port = |service: &&&Service| service.ports.iter().any(|port| port.number == here.port && !port.protocol.is_tls() && port.protocol != Protocol::Tcp);
+    let on_port = |service: &&&Service| {
+        service.ports.iter().any(|port| port.number == here.port && !port.protocol.is_tls() && port.protocol != Protocol::Tcp)
+    };
     let services: Vec<&&Service> = visible.iter().filter(on_port).collect();
     for service in &services {
         let routed = here.world.mesh_routes(&service.host, here.namespace).filter(|found| !found.spec.http.is_empty());
@@ -129,7 +142,9 @@ fn without_twins(hosts: Vec<Json>) -> Vec<Json> {
     let mut kept = Vec::new();
     for mut host in hosts {
         let names: Vec<Json> = match host["hosts"].take() {
-            Json::Array(names) => names.into_iter().filter(|name| seen.insert(name.as_str().unwrap_or_default().to_ascii_lowercase())).collect(),
+            Json::Array(names) => {
+                names.into_iter().filter(|name| seen.insert(name.as_str().unwrap_or_default().to_ascii_lowercase())).collect()
+            }
             _ => Vec::new(),
         };
         if !names.is_empty() {
@@ -148,9 +163,11 @@ fn tls_branches(world: &World, proxy: &Proxy, visible: &[&Service], listener: &m
         for rule in &found.spec.tls {
             for block in &rule.matches {
                 let wanted = u16::try_from(block.port).unwrap_or_default();
-                let for_mesh = block.gateways.is_empty() || block.gateways.iter().any(|gateway| is_gateway(gateway, None, &found.id.namespace));
-                let from_here = block.source_labels.iter().all(|(key, value)| proxy.labels.get(key.as_str()).is_some_and(|has| **has == **value))
-                    && (block.source_namespace.is_empty() || *block.source_namespace == *proxy.namespace);
+                let for_mesh =
+                    block.gateways.is_empty() || block.gateways.iter().any(|gateway| is_gateway(gateway, None, &found.id.namespace));
+                let from_here =
+                    block.source_labels.iter().all(|(key, value)| proxy.labels.get(key.as_str()).is_some_and(|has| **has == **value))
+                        && (block.source_namespace.is_empty() || *block.source_namespace == *proxy.namespace);
                 if !for_mesh || !from_here {
                     continue;
                 }
@@ -271,7 +288,9 @@ pub fn inbound(world: &World, proxy: &Proxy, derived: &mut Derived) {
             let mode = mutual_tls(world, proxy, own.port);
             let matches = config::Match { destination_ports: vec![own.port.into()], ..config::Match::default() };
             let protocol = match port.protocol.is_http() {
-                true => branch::Protocol::Http(config::Http { default_action: Some(inbound_action(&cluster.name)), ..config::Http::default() }),
+                true => {
+                    branch::Protocol::Http(config::Http { default_action: Some(inbound_action(&cluster.name)), ..config::Http::default() })
+                }
                 false => branch::Protocol::Tcp(config::Tcp { clusters: vec![weighted(&cluster.name, 0)], ..config::Tcp::default() }),
             };
             derived.mutual_tls.insert(name.clone(), mode);
@@ -290,7 +309,11 @@ fn inbound_action(cluster: &str) -> config::RouteAction {
         upgrades: vec!["*".into()],
         ..config::Forward::default()
     };
-    config::RouteAction { name: "default".into(), action: Some(config::route_action::Action::Forward(forward)), ..config::RouteAction::default() }
+    config::RouteAction {
+        name: "default".into(),
+        action: Some(config::route_action::Action::Forward(forward)),
+        ..config::RouteAction::default()
+    }
 }
 
 /// Whether clients of a workload's port must come with a certificate: the port's setting, else the workload's, the namespace's, the mesh's; the oldest
@@ -310,6 +333,11 @@ pub fn mutual_tls(world: &World, proxy: &Proxy, port: u16) -> MutualTlsMode {
         world.peer_authentications.iter().find(selects_all).and_then(|policy| policy.spec.mtls).map(|mtls| mtls.mode)
     };
     let at_port = of_workload.and_then(|policy| policy.spec.port_level_mtls.get(&u32::from(port))).map(|mtls| mtls.mode);
-    let candidates = [at_port, of_workload.and_then(|policy| policy.spec.mtls).map(|mtls| mtls.mode), whole(&proxy.namespace), whole(&world.mesh.root_namespace)];
+    let candidates = [
+        at_port,
+        of_workload.and_then(|policy| policy.spec.mtls).map(|mtls| mtls.mode),
+        whole(&proxy.namespace),
+        whole(&world.mesh.root_namespace),
+    ];
     candidates.into_iter().flatten().find(|mode| *mode != MutualTlsMode::Unset).unwrap_or(MutualTlsMode::Permissive)
 }
