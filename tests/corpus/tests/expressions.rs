@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use weir_controller::mixer::expression::{Expression, Type, Value, duration, timestamp};
+use weir_controller::api::istio::common::Duration;
+use weir_controller::mixer::expression::{Expression, Type, Value, timestamp};
 use weir_controller::mixer::vocabulary::Vocabulary;
 use weir_corpus::{Tally, folder};
 
@@ -66,7 +67,7 @@ fn value(given: &Json) -> Value {
         Type::Double => Value::Double(value.as_f64().unwrap()),
         Type::Bool => Value::Bool(value.as_bool().unwrap()),
         Type::Timestamp => Value::Timestamp(timestamp(text()).unwrap()),
-        Type::Duration => Value::Duration(duration(text()).unwrap()),
+        Type::Duration => Value::Duration(Duration::parse(text()).unwrap().nanos),
         Type::IpAddress => Value::IpAddress(text().parse().unwrap()),
         Type::StringMap => {
             let entries = value.as_object().into_iter().flatten();

@@ -118,7 +118,7 @@ impl Run<'_> {
                     };
                 }
                 ("conditional", [condition, yes, no]) => {
-                    let chosen = if truth(&call.name, self.value(condition)?)? { yes } else { no };
+                    let chosen = if truth(&call.name, &self.value(condition)?)? { yes } else { no };
                     return self.map(chosen, false);
                 }
                 _ => (Some(self.call(call)?), None),
@@ -153,21 +153,21 @@ impl Run<'_> {
                 Ok(Value::String(self.entry(map, &key).unwrap_or_default()))
             }
             ("LAND", [left, right]) => {
-                if truth(name, self.value(left)?)? {
+                if truth(name, &self.value(left)?)? {
                     self.value(right)
                 } else {
                     Ok(Value::Bool(false))
                 }
             }
             ("LOR", [left, right]) => {
-                if truth(name, self.value(left)?)? {
+                if truth(name, &self.value(left)?)? {
                     Ok(Value::Bool(true))
                 } else {
                     self.value(right)
                 }
             }
             ("conditional" | "conditionalString", [condition, yes, no]) => {
-                let chosen = if truth(name, self.value(condition)?)? { yes } else { no };
+                let chosen = if truth(name, &self.value(condition)?)? { yes } else { no };
                 self.value(chosen)
             }
             ("EQ" | "NEQ" | "LT" | "LEQ" | "GT" | "GEQ", [left, right]) => {
@@ -178,7 +178,7 @@ impl Run<'_> {
             _ => {
                 let target = call.target.as_ref().map(|target| self.value(target)).transpose()?;
                 let arguments = call.arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<_>, _>>()?;
-                functions::call(name, target.into_iter().chain(arguments).collect())
+                functions::call(name, &target.into_iter().chain(arguments).collect::<Vec<_>>())
             }
         }
     }
@@ -199,8 +199,8 @@ impl Run<'_> {
     }
 }
 
-pub(super) fn truth(name: &str, value: Value) -> Result<bool, Error> {
-    if let Value::Bool(value) = value { Ok(value) } else { Err(mismatch(name)) }
+pub(super) fn truth(name: &str, value: &Value) -> Result<bool, Error> {
+    if let Value::Bool(value) = value { Ok(*value) } else { Err(mismatch(name)) }
 }
 
 pub(super) fn text(name: &str, value: Value) -> Result<Arc<str>, Error> {

@@ -1,4 +1,4 @@
-//! The functions, and the texts that stand for times.
+//! The functions, and the texts that stand for points in time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use super::{Error, Value, names, uri};
 const PATTERN_SIZE: usize = 1 << 20;
 
 /// Calls a function; what a method is called on is its first argument.
-pub(super) fn call(name: &str, arguments: Vec<Value>) -> Result<Value, Error> {
-    match (name, &arguments[..]) {
+pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    match (name, arguments) {
         ("ADD", [Value::String(left), Value::String(right)]) => Ok(Value::String(Arc::from(format!("{left}{right}")))),
         ("ADD", [Value::Int64(left), Value::Int64(right)]) => Ok(Value::Int64(left.wrapping_add(*right))),
         ("ADD", [Value::Double(left), Value::Double(right)]) => Ok(Value::Double(left + right)),
@@ -53,55 +53,6 @@ fn matches_regex(pattern: &str, text: &str) -> Result<bool, Error> {
         Ok(regex) => Ok(regex.is_match(text.as_bytes())),
         Err(error) => Err(Error::new(format!("error parsing regexp: {error}"))),
     }
-}
-
-/// The nanoseconds of a length of time as Go writes it: `1h30m`, `20ms`, `-1.5s`, `0`.
-#[must_use]
-pub fn duration(text: &str) -> Option<i64> {
-    const UNITS: [(&str, i128); 8] = [
-        ("ns", 1),
-        ("us", 1_000),
-        ("\u{b5}s", 1_000),
-        ("\u{3bc}s", 1_000),
-        ("ms", 1_000_000),
-        ("s", 1_000_000_000),
-        ("m", 60_000_000_000),
-        ("h", 3_600_000_000_000),
-    ];
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total: i128 = 0;
-    let digits = |text: &str| text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    while total == 0 || !rest.is_empty() {
-        let (whole, after) = rest.split_at(digits(rest));
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => after.split_at(digits(after)),
-            None => ("", after),
-        };
-        let unit_ends = after.find(|letter: char| letter == '.' || letter.is_ascii_digit()).unwrap_or(after.len());
-        let (name, after) = after.split_at(unit_ends);
-        let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == name)?;
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let value = if whole.is_empty() { 0 } else { whole.parse::<i64>().ok()? };
-        total += i128::from(value) * unit;
-        // More digits than these are below a nanosecond of any unit.
-        let fraction = &fraction[..fraction.len().min(18)];
-        if !fraction.is_empty() {
-            total += i128::from(fraction.parse::<i64>().ok()?) * unit / 10_i128.pow(u32::try_from(fraction.len()).ok()?);
-        }
-        rest = after;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    i64::try_from(total * sign).ok()
 }
 
 /// The nanoseconds since 1970 of a time in RFC 3339.

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use evaluate::{Outcome, Reference};
-pub use functions::{duration, timestamp};
+pub use functions::timestamp;
 
 use super::vocabulary::Vocabulary;
 
@@ -200,6 +200,7 @@ impl Expression {
         Outcome { value, referenced: run.referenced }
     }
 
+    #[allow(dead_code, reason = "the translation of rules reads it")]
     pub(super) const fn root(&self) -> &Node {
         &self.root
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::functions::duration;
 use super::lexer::{Kind, Token, tokens, wrong};
 use super::{Call, Error, MAX_DEPTH, MAX_LENGTH, Node, Value};
+use crate::api::istio::common::Duration;
 
 /// The most parentheses, brackets and signs within each other: each costs more of the stack than an operator does.
 const MAX_NESTED: usize = 100;
@@ -229,7 +229,7 @@ fn finite(text: &str) -> Option<f64> {
 
 /// A text that reads like a length of time is one.
 fn constant(text: String) -> Value {
-    duration(&text).map_or_else(|| Value::String(text.into()), Value::Duration)
+    Duration::parse(&text).map_or_else(|| Value::String(text.into()), |duration| Value::Duration(duration.nanos))
 }
 
 /// `true` and `false`, in any case.

@@ -22,8 +22,8 @@ pub(super) fn read(text: &str) -> Result<Uri<'_>, Error> {
 }
 
 /// Whether two URIs are one: case means nothing in schemes, and hosts of `http` and `https` are compared as DNS names.
-pub(super) fn same(left: &str, right: &str) -> Result<bool, Error> {
-    let either = |text| if text == "" { Ok(None) } else { read(text).map(Some) };
+pub(super) fn same<'a>(left: &'a str, right: &'a str) -> Result<bool, Error> {
+    let either = |text: &'a str| if text.is_empty() { Ok(None) } else { read(text).map(Some) };
     let (Some(left), Some(right)) = (either(left)?, either(right)?) else { return Ok(left == right) };
     if left.scheme != right.scheme {
         return Ok(false);
