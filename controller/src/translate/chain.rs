@@ -1,17 +1,14 @@
 //! Chains of standard filters.
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use weir_model::config::{self, module};
 use weir_model::protobuf::{Kind, ListValue, Struct, Value};
 
 use crate::translate::route::Variants;
 
 /// The chain of a listener's branch whose requests these virtual hosts route.
-pub(super) fn routed(name: &str, virtual_hosts: Vec<Json>, unmatched: Option<Json>, variants: Variants) -> config::FilterChain {
-    let mut router = json!({ "virtualHosts": virtual_hosts });
-    if let Some(unmatched) = unmatched {
-        router["unmatched"] = unmatched;
-    }
+pub(super) fn routed(name: &str, virtual_hosts: Vec<Json>, variants: Variants) -> config::FilterChain {
+    let router = Json::Object([("virtualHosts".to_owned(), Json::Array(virtual_hosts))].into_iter().collect());
     let mut filters = vec![config::FilterBinding { config: Some(value(&router)), ..builtin("router", config::Phase::Route) }];
     for (name, variants) in [("cors", variants.cors), ("fault", variants.fault)] {
         if variants.is_empty() {

@@ -139,7 +139,7 @@ fn http_chain(name: &str, servers: &[Open<'_>], world: &World, proxy: &Proxy, po
         }
     }
     let virtual_hosts = hosts.into_iter().map(|(host, (some, every))| json!({ "hosts": [host], "routes": ([some, every].concat()) }));
-    chain::routed(name, virtual_hosts.collect(), None, variants)
+    chain::routed(name, virtual_hosts.collect(), variants)
 }
 
 /// A server that ends TLS: a branch of its own, for its names.

@@ -95,7 +95,7 @@ fn http_chain(name: &str, here: Here<'_>, visible: &[&Service]) -> config::Filte
         false => json!({ "name": "block_all", "respond": { "status": 502 } }),
     };
     hosts.push(json!({ "hosts": ["*"], "routes": [{ "action": unknown }] }));
-    chain::routed(name, without_twins(hosts), None, variants)
+    chain::routed(name, without_twins(hosts), variants)
 }
 
 /// Hosts that virtual services route and no service has: on port 80 they are known all the same.
@@ -278,7 +278,7 @@ pub fn inbound(world: &World, proxy: &Proxy, derived: &mut Derived) {
     let mut seen = BTreeSet::new();
     for service in world.registry.services() {
         for port in &service.ports {
-            let here = |endpoint: &&crate::translate::registry::Endpoint| proxy.addresses.iter().any(|own| *own == endpoint.address);
+            let here = |endpoint: &&crate::translate::registry::Endpoint| proxy.addresses.contains(&endpoint.address);
             let Some(own) = world.registry.endpoints(&service.host, port.number).iter().find(here) else { continue };
             if !seen.insert(own.port) {
                 continue;
