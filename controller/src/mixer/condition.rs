@@ -201,7 +201,7 @@ fn truth(node: &Node, wanted: bool) -> Result<Formula, String> {
     let call = match node {
         Node::Constant(_, Value::Bool(value)) => return Ok(Const(*value == wanted)),
         Node::Variable(name) if &**name == "connection.mtls" => {
-            return Ok(leaf(Subject::Attribute("connection.mtls"), Test::Truth, wanted, Const(false), false));
+            return Ok(leaf(&Subject::Attribute("connection.mtls"), Test::Truth, wanted, Const(false), false));
         }
         Node::Call(call) => call,
         _ => return Err(format!("`{node}`")),
@@ -262,7 +262,9 @@ fn equal(left: &Node, right: &Node, wanted: bool) -> Result<Formula, String> {
         match other {
             Node::Constant(_, Value::Bool(constant)) => return truth(value, *constant == wanted),
             Node::Constant(_, Value::String(constant)) => return text(value, &Test::Exact(constant.to_string()), wanted, None),
-            Node::Constant(..) => return Err(format!("`{value}` compared with {other}: only texts, addresses and truth values are compared")),
+            Node::Constant(..) => {
+                return Err(format!("`{value}` compared with {other}: only texts, addresses and truth values are compared"));
+            }
             Node::Call(call) => {
                 if let ("ip", [Node::Constant(_, Value::String(address))]) = (&*call.name, &call.arguments[..]) {
                     let address = address.parse::<IpAddr>().map_err(|_| format!("{address:?}, which is no IP address"))?;
@@ -283,7 +285,7 @@ fn text(node: &Node, test: &Test, wanted: bool, absent: Option<Formula>) -> Resu
         Node::Variable(name) => {
             let (subject, test) = subject(name, test)?;
             let guarded = absent.is_some();
-            return Ok(leaf(subject, test, wanted, absent.unwrap_or(Const(false)), guarded));
+            return Ok(leaf(&subject, test, wanted, absent.unwrap_or(Const(false)), guarded));
         }
         Node::Call(call) => call,
     };
@@ -292,7 +294,7 @@ fn text(node: &Node, test: &Test, wanted: bool, absent: Option<Formula>) -> Resu
             let subject = entry(map, key)?;
             // An entry that is not there is an empty text, unless something stands behind it.
             let guarded = absent.is_some();
-            Ok(leaf(subject, test.clone(), wanted, absent.unwrap_or(Const(test.holds("") == wanted)), guarded))
+            Ok(leaf(&subject, test.clone(), wanted, absent.unwrap_or(Const(test.holds("") == wanted)), guarded))
         }
         ("OR", [left, right]) => {
             let otherwise = text(right, test, wanted, absent)?;
@@ -313,7 +315,7 @@ fn text(node: &Node, test: &Test, wanted: bool, absent: Option<Formula>) -> Resu
 }
 
 /// A condition. What filters check holds of nothing exactly if it is inverted; any other wish takes a second condition.
-fn leaf(subject: Subject, test: Test, wanted: bool, absent: Formula, guarded: bool) -> Formula {
+fn leaf(subject: &Subject, test: Test, wanted: bool, absent: Formula, guarded: bool) -> Formula {
     let invert = !wanted;
     let condition = |test: Test, invert: bool, absent: bool| {
         let unknown = guarded && absent;
@@ -321,12 +323,12 @@ fn leaf(subject: Subject, test: Test, wanted: bool, absent: Formula, guarded: bo
     };
     let fact = matches!(subject, Subject::Source(_) | Subject::Destination(_));
     match absent {
-        _ if always(&subject) => condition(test, invert, invert),
+        _ if always(subject) => condition(test, invert, invert),
         Const(absent) if fact || absent == invert => condition(test, invert, absent),
         Const(true) => Any(vec![condition(test, false, false), condition(Test::Present, true, true)]),
         Const(false) => Formula::All(vec![condition(test, true, true), condition(Test::Present, false, false)]),
         other => {
-            let there = leaf(subject.clone(), test, wanted, Const(false), guarded);
+            let there = leaf(subject, test, wanted, Const(false), guarded);
             Any(vec![there, Formula::All(vec![condition(Test::Present, true, true), other])])
         }
     }
@@ -345,7 +347,9 @@ fn always(subject: &Subject) -> bool {
 fn total(node: &Node) -> bool {
     match node {
         Node::Constant(..) => true,
-        Node::Variable(name) => matches!(&**name, "request.path" | "request.url_path" | "request.method" | "request.host" | "source.ip" | "connection.mtls"),
+        Node::Variable(name) => {
+            matches!(&**name, "request.path" | "request.url_path" | "request.method" | "request.host" | "source.ip" | "connection.mtls")
+        }
         Node::Call(call) => match (&*call.name, &call.arguments[..]) {
             ("OR", [left, right]) => total(left) || total(right),
             ("INDEX", [Node::Variable(map), Node::Constant(..)]) => map.starts_with("request."),

@@ -84,7 +84,7 @@ impl MixerDenial {
         let Answer { status, grpc_status, body } = &self.answer;
         let mut json = json!({"name": name, "answer": {"status": status, "grpcStatus": grpc_status, "body": body}});
         let mut when = Map::new();
-        let mut set = |map: &mut Map<String, Json>, field: &str, values: Vec<Json>| {
+        let set = |map: &mut Map<String, Json>, field: &str, values: Vec<Json>| {
             if !values.is_empty() {
                 map.insert(field.to_owned(), Json::Array(values));
             }
@@ -110,10 +110,12 @@ impl MixerDenial {
 
     /// The addresses that clients must have, if they must, and those that they must not.
     fn addresses(&self, clients: &[Peer<'_>], rule: &Parts) -> (Option<Vec<IpAddr>>, Vec<IpAddr>) {
-        let asked = || self.conditions.iter().filter_map(|condition| match &condition.subject {
-            Subject::Source(fact) => Some((condition, fact)),
-            _ => None,
-        });
+        let asked = || {
+            self.conditions.iter().filter_map(|condition| match &condition.subject {
+                Subject::Source(fact) => Some((condition, fact)),
+                _ => None,
+            })
+        };
         let meant = |client: &&Peer<'_>| asked().all(|(condition, fact)| condition.holds(fact, client));
         let all = |clients: Vec<&Peer<'_>>| -> Vec<IpAddr> { clients.iter().flat_map(|client| client.addresses).copied().collect() };
         let (mut must, mut must_not) = (rule.addresses.first().map(|first| vec![*first]), rule.not_addresses.clone());

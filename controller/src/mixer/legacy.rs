@@ -48,13 +48,16 @@ fn successor(spec: &Json) -> String {
         .into_iter()
         .flatten()
         .filter_map(|route| route.get("labels").and_then(Json::as_object))
-        .map(|labels| labels.iter().map(|(name, value)| format!("{name}: {}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(", "))
+        .map(|labels| {
+            labels.iter().map(|(name, value)| format!("{name}: {}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(", ")
+        })
         .collect();
     if !labels.is_empty() {
         // Writing to a text does not fail.
         let _ = write!(help, ", and a DestinationRule with a subset for each of {{{}}}", labels.join("}, {"));
     }
-    let fields = [("httpFault", "http.fault"), ("httpReqTimeout", "http.timeout"), ("httpReqRetries", "http.retries"), ("mirror", "http.mirror")];
+    let fields =
+        [("httpFault", "http.fault"), ("httpReqTimeout", "http.timeout"), ("httpReqRetries", "http.retries"), ("mirror", "http.mirror")];
     for (old, new) in fields.into_iter().filter(|(old, _)| spec.get(*old).is_some()) {
         let _ = write!(help, "; `{old}` is `{new}`");
     }

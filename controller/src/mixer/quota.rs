@@ -86,7 +86,9 @@ impl Context<'_> {
         findings.extend(read.findings);
         let quotas = read.value?;
         let way = handler.way.key("quotas");
-        let same = |limit: &Limit| self.store.find(&limit.name, &handler.object.id.namespace, "instance").is_some_and(|item| item.object.id == *id);
+        let same = |limit: &Limit| {
+            self.store.find(&limit.name, &handler.object.id.namespace, "instance").is_some_and(|item| item.object.id == *id)
+        };
         let Some((at, limit)) = quotas.quotas.iter().enumerate().find(|(_, limit)| same(limit) || limit.name == *id.name) else {
             findings.push(Finding::new(Code::NoEffect, &handler.object.id, way, format!("no quota is for the instance `{}`", id.name)));
             return None;
@@ -102,7 +104,8 @@ impl Context<'_> {
         let limits = [(limit.max_amount, window)].into_iter().chain(overrides.iter().map(|one| (one.amount, one.window)));
         if limits.into_iter().any(|(amount, window)| amount < 0 || window.nanos <= 0) {
             let message = "an amount is less than nothing, or a window has no length";
-            findings.push(Finding::new(Code::Invalid, &handler.object.id, way.index(at), message).help("Write maxAmount and validDuration."));
+            findings
+                .push(Finding::new(Code::Invalid, &handler.object.id, way.index(at), message).help("Write maxAmount and validDuration."));
             return None;
         }
         let (charge, services) = self.charge(id, findings);
@@ -147,7 +150,8 @@ impl Context<'_> {
                 let Some(charge) = rule.quotas.iter().find(names) else { continue };
                 if !rule.matches.is_empty() {
                     let way = Way::ROOT.key("spec").key("rules");
-                    findings.push(Finding::new(Code::Unsupported, &object.id, way, "`match` of a QuotaSpec").help("Write `match` of a rule."));
+                    findings
+                        .push(Finding::new(Code::Unsupported, &object.id, way, "`match` of a QuotaSpec").help("Write `match` of a rule."));
                 }
                 specs.push((object, charge.charge.unwrap_or(1)));
             }
@@ -158,12 +162,20 @@ impl Context<'_> {
         for object in self.store.of_kind("QuotaSpecBinding") {
             let read = decode::<QuotaSpecBinding>(&object.id, &Way::ROOT.key("spec"), object.spec());
             let binding = read.value.unwrap_or_default();
-            let namespace = |named: &Named| if named.namespace.is_empty() { object.id.namespace.to_string() } else { named.namespace.clone() };
-            let binds = |named: &Named| specs.iter().any(|(spec, _)| *spec.id.name == *named.name && *spec.id.namespace == namespace(named));
+            let namespace =
+                |named: &Named| if named.namespace.is_empty() { object.id.namespace.to_string() } else { named.namespace.clone() };
+            let binds =
+                |named: &Named| specs.iter().any(|(spec, _)| *spec.id.name == *named.name && *spec.id.namespace == namespace(named));
             if binding.quota_specs.iter().any(binds) {
                 bound = true;
                 every |= binding.services.iter().any(|service| service.service == "*");
-                services.extend(binding.services.iter().filter(|service| !service.name.is_empty()).map(|service| (namespace(service), service.name.clone())));
+                services.extend(
+                    binding
+                        .services
+                        .iter()
+                        .filter(|service| !service.name.is_empty())
+                        .map(|service| (namespace(service), service.name.clone())),
+                );
             }
         }
         if !bound {
@@ -188,7 +200,9 @@ pub(super) fn check_binding(object: &Object, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(Code::NoEffect, &object.id, way.key("domain"), "`domain` means nothing: the mesh has one"));
         }
         if !service.service.is_empty() && service.service != "*" {
-            findings.push(Finding::new(Code::Unsupported, &object.id, way.key("service"), "`service` is `*` here").help("Write name and namespace."));
+            findings.push(
+                Finding::new(Code::Unsupported, &object.id, way.key("service"), "`service` is `*` here").help("Write name and namespace."),
+            );
         }
     }
 }

@@ -8,10 +8,10 @@ use weir_model::yaml::document::Way;
 use super::condition::{self, All, Compare, List, alternatives, flatten};
 use super::denial::{Answer, MixerDenial};
 use super::expression::{Expression, Type};
+use super::legacy;
 use super::quota::{Context, MixerQuota, check_binding};
 use super::resources::{Action, Denier, EntryType, Item, ListChecker, ListEntry, QuotaSpec, Rule, Store};
 use super::vocabulary::Vocabulary;
-use super::legacy;
 use crate::api::decode::decode;
 use crate::finding::{Code, Finding};
 use crate::object::{Id, Object};
@@ -31,8 +31,20 @@ pub struct Mixer {
 
 /// Adapters and templates that only told of requests, and kinds of their instances.
 const TELEMETRY: [&str; 14] = [
-    "prometheus", "stdio", "fluentd", "statsd", "dogstatsd", "circonus", "cloudwatch", "solarwinds", "stackdriver", "zipkin", "metric", "logentry",
-    "tracespan", "reportnothing",
+    "prometheus",
+    "stdio",
+    "fluentd",
+    "statsd",
+    "dogstatsd",
+    "circonus",
+    "cloudwatch",
+    "solarwinds",
+    "stackdriver",
+    "zipkin",
+    "metric",
+    "logentry",
+    "tracespan",
+    "reportnothing",
 ];
 
 /// Adapters that decided, and templates for them, that Weir has no filter for.
@@ -180,7 +192,11 @@ impl<'a> Translation<'a, '_> {
             return self.say(Code::Invalid, way.key("handler"), format!("there is no handler `{}`", action.handler));
         };
         if handler.is_remote {
-            return self.say(Code::Unsupported, way.key("handler"), format!("`{}`: an adapter in a server of its own is not called", action.handler));
+            return self.say(
+                Code::Unsupported,
+                way.key("handler"),
+                format!("`{}`: an adapter in a server of its own is not called", action.handler),
+            );
         }
         if !["denier", "listchecker", "memquota", "redisquota"].contains(&handler.of) {
             self.mixer.findings.push(refused(&self.object.id, way.key("handler"), handler.of));
@@ -231,17 +247,24 @@ impl<'a> Translation<'a, '_> {
         let status = handler.way.key("status");
         let code = denier.status.code.unwrap_or(9);
         if code == 0 || code > 16 {
-            let (kind, message) = if code == 0 { (Code::NoEffect, "0 is OK: nothing is refused") } else { (Code::Invalid, "a status is 0 to 16") };
+            let (kind, message) =
+                if code == 0 { (Code::NoEffect, "0 is OK: nothing is refused") } else { (Code::Invalid, "a status is 0 to 16") };
             self.mixer.findings.push(Finding::new(kind, &handler.object.id, status.key("code"), message));
             return;
         }
-        self.note_caching(handler, &[("validDuration", denier.valid_duration.is_some()), ("validUseCount", denier.valid_use_count.is_some())]);
-        self.deny(alternatives.to_vec(), Answer::new(code, &handler.qualified(), &denier.status.message));
+        self.note_caching(
+            handler,
+            &[("validDuration", denier.valid_duration.is_some()), ("validUseCount", denier.valid_use_count.is_some())],
+        );
+        self.deny(alternatives.to_vec(), &Answer::new(code, &handler.qualified(), &denier.status.message));
     }
 
     fn list(&mut self, handler: &Item<'_>, instance: &Item<'_>, alternatives: &[All]) {
         let id = &handler.object.id;
-        let (read, entry) = (decode::<ListChecker>(id, &handler.way, handler.params), decode::<ListEntry>(&instance.object.id, &instance.way, instance.params));
+        let (read, entry) = (
+            decode::<ListChecker>(id, &handler.way, handler.params),
+            decode::<ListEntry>(&instance.object.id, &instance.way, instance.params),
+        );
         self.mixer.findings.extend(read.findings.into_iter().chain(entry.findings));
         let (Some(checker), Some(entry)) = (read.value, entry.value) else { return };
         if !checker.provider_url.is_empty() {
@@ -261,8 +284,14 @@ impl<'a> Translation<'a, '_> {
         let value = instance.way.key("value");
         let refused = |code: Code, message: String| Finding::new(code, &instance.object.id, value.clone(), message);
         let expression = match Expression::new(&entry.value, self.vocabulary) {
-            Ok(expression) if matches!(expression.kind(), Type::String | Type::IpAddress | Type::DnsName | Type::EmailAddress | Type::Uri) => expression,
-            Ok(expression) => return self.mixer.findings.push(refused(Code::Invalid, format!("this is a {}, not a STRING", expression.kind()))),
+            Ok(expression)
+                if matches!(expression.kind(), Type::String | Type::IpAddress | Type::DnsName | Type::EmailAddress | Type::Uri) =>
+            {
+                expression
+            }
+            Ok(expression) => {
+                return self.mixer.findings.push(refused(Code::Invalid, format!("this is a {}, not a STRING", expression.kind())));
+            }
             Err(error) => return self.mixer.findings.push(refused(Code::Invalid, error.0)),
         };
         let compare = match checker.entry_type {
@@ -272,7 +301,7 @@ impl<'a> Translation<'a, '_> {
             EntryType::IpAddresses => Compare::Cidr,
             EntryType::Regex => Compare::Regex,
         };
-        for (at, entry) in checker.overrides.iter().enumerate().filter(|(_, entry)| !is_entry(entry, compare)) {
+        if let Some((at, entry)) = checker.overrides.iter().enumerate().find(|(_, entry)| !is_entry(entry, compare)) {
             let way = handler.way.key("overrides").index(at);
             self.mixer.findings.push(Finding::new(Code::Invalid, id, way, format!("{entry:?} is no entry of such a list")));
             return;
@@ -287,12 +316,12 @@ impl<'a> Translation<'a, '_> {
             Ok(listed) => {
                 let both = alternatives.iter().flat_map(|one| listed.iter().map(move |other| one.iter().chain(other).cloned().collect()));
                 let message = if checker.blacklist { "blacklisted" } else { "not whitelisted" };
-                self.deny(both.collect(), Answer::new(7, &handler.qualified(), message));
+                self.deny(both.collect(), &Answer::new(7, &handler.qualified(), message));
             }
         }
     }
 
-    fn deny(&mut self, alternatives: Vec<All>, answer: Answer) {
+    fn deny(&mut self, alternatives: Vec<All>, answer: &Answer) {
         let denial = |conditions| MixerDenial {
             rule: self.object.id.clone(),
             namespace: self.namespace.clone(),
@@ -318,8 +347,7 @@ fn is_entry(entry: &str, compare: Compare) -> bool {
         Compare::Cidr => {
             let (base, length) = entry.split_once('/').unwrap_or((entry, ""));
             let most = if base.contains(':') { 128 } else { 32 };
-            base.parse::<std::net::IpAddr>().is_ok()
-                && (!entry.contains('/') || length.parse::<u8>().is_ok_and(|length| length <= most))
+            base.parse::<std::net::IpAddr>().is_ok() && (!entry.contains('/') || length.parse::<u8>().is_ok_and(|length| length <= most))
         }
     }
 }

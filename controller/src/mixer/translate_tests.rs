@@ -80,7 +80,10 @@ fn expressions_become_conditions() {
     let cases = [
         ("", vec![json!({})]),
         ("true", vec![json!({})]),
-        ("destination.labels[\"app\"] == \"ratings\" && source.labels[\"app\"]==\"reviews\" && source.labels[\"version\"] == \"v3\"", vec![from(&["10.0.0.3"])]),
+        (
+            "destination.labels[\"app\"] == \"ratings\" && source.labels[\"app\"]==\"reviews\" && source.labels[\"version\"] == \"v3\"",
+            vec![from(&["10.0.0.3"])],
+        ),
         ("destination.labels[\"app\"] == \"details\"", vec![]),
         ("destination.labels[\"app\"] != \"details\" && destination.namespace == \"default\"", vec![json!({})]),
         ("source.labels[\"app\"] == \"unheard-of\"", vec![]),
@@ -92,24 +95,38 @@ fn expressions_become_conditions() {
         ("request.headers[\"X\"] == \"john\"", vec![header(json!({"exact": "john"}))]),
         ("request.headers[\"x\"] != \"john\"", vec![header(json!({"exact": "john", "invert": true}))]),
         ("request.headers[\"x\"] == \"\"", vec![header(json!({"exact": ""})), header(json!({"present": false}))]),
-        ("(request.headers[\"x\"] | \"no\") != \"no\"", vec![json!({"when": {"headers": [
-            {"name": "x", "value": {"exact": "no", "invert": true}}, {"name": "x", "value": {"present": true}}]}})]),
+        (
+            "(request.headers[\"x\"] | \"no\") != \"no\"",
+            vec![json!({"when": {"headers": [
+            {"name": "x", "value": {"exact": "no", "invert": true}}, {"name": "x", "value": {"present": true}}]}})],
+        ),
         ("match(request.headers[\"x\"], \"user=*\") == false", vec![header(json!({"prefix": "user=", "invert": true}))]),
         ("toLower(request.headers[\"x\"]) == \"john\"", vec![header(json!({"exact": "john", "ignoreCase": true}))]),
         ("\"^jo\".matches(request.headers[\"x\"])", vec![header(json!({"regex": "(?s:.*)(?:^jo)(?s:.*)"}))]),
         ("request.path.startsWith(\"/a\")", vec![attribute("request.path", json!({"prefix": "/a"}))]),
-        ("request.method == \"GET\" || request.host == \"a\"", vec![
-            attribute("request.method", json!({"exact": "GET"})), attribute("request.host", json!({"exact": "a"}))]),
+        (
+            "request.method == \"GET\" || request.host == \"a\"",
+            vec![attribute("request.method", json!({"exact": "GET"})), attribute("request.host", json!({"exact": "a"}))],
+        ),
         ("connection.mtls == false", vec![attribute("connection.mtls", json!({"exact": "\u{1}", "invert": true}))]),
-        ("source.user == \"cluster.local/ns/a/sa/b\"", vec![
-            attribute("connection.uri_san_peer_certificate", json!({"exact": "spiffe://cluster.local/ns/a/sa/b"}))]),
+        (
+            "source.user == \"cluster.local/ns/a/sa/b\"",
+            vec![attribute("connection.uri_san_peer_certificate", json!({"exact": "spiffe://cluster.local/ns/a/sa/b"}))],
+        ),
         // Without an identity the first comparison fails, and with it the whole; so it must be there.
-        ("source.principal != \"a\"", vec![json!({"attributes": [
+        (
+            "source.principal != \"a\"",
+            vec![json!({"attributes": [
             {"name": "connection.uri_san_peer_certificate", "value": {"exact": "spiffe://a", "invert": true}},
-            {"name": "connection.uri_san_peer_certificate", "value": {"present": true}}]})]),
-        ("conditional(request.method == \"GET\", request.path, request.host) == \"a\"", vec![
-            json!({"attributes": [{"name": "request.method", "value": {"exact": "GET"}}, {"name": "request.path", "value": {"exact": "a"}}]}),
-            json!({"attributes": [{"name": "request.method", "value": {"exact": "GET", "invert": true}}, {"name": "request.host", "value": {"exact": "a"}}]})]),
+            {"name": "connection.uri_san_peer_certificate", "value": {"present": true}}]})],
+        ),
+        (
+            "conditional(request.method == \"GET\", request.path, request.host) == \"a\"",
+            vec![
+                json!({"attributes": [{"name": "request.method", "value": {"exact": "GET"}}, {"name": "request.path", "value": {"exact": "a"}}]}),
+                json!({"attributes": [{"name": "request.method", "value": {"exact": "GET", "invert": true}}, {"name": "request.host", "value": {"exact": "a"}}]}),
+            ],
+        ),
     ];
     for (matches, wanted) in cases {
         assert_eq!(rules(matches), wanted, "{matches}");
@@ -171,7 +188,10 @@ fn lists_become_lists() {
     let rules = |mixer: &Mixer| mixer.denials.iter().filter_map(|denial| denial.rule(&[])).collect::<Vec<_>>();
     let found = list("{overrides: [10.57.0.0/16], entryType: IP_ADDRESSES}", "source.ip | ip(\"0.0.0.0\")");
     assert!(found.findings.is_empty() && found.denials[0].namespace.is_none(), "{:?}", found.findings);
-    assert_eq!(rules(&found)[0]["list"], json!({"of": "sourceAddress", "entries": ["10.57.0.0/16"], "compare": "cidr", "refuse": "unlisted"}));
+    assert_eq!(
+        rules(&found)[0]["list"],
+        json!({"of": "sourceAddress", "entries": ["10.57.0.0/16"], "compare": "cidr", "refuse": "unlisted"})
+    );
     assert_eq!(rules(&found)[0]["answer"]["status"], 403);
     let found = list("{overrides: [a, b], blacklist: true, entryType: REGEX}", "request.headers[\"x\"]");
     let entries = json!(["(?s:.*)(?:a)(?s:.*)", "(?s:.*)(?:b)(?s:.*)"]);
@@ -188,7 +208,11 @@ fn lists_become_lists() {
         ("{overrides: a}", "request.path", ""),
     ] {
         let found = list(checker, value);
-        assert!(found.denials.is_empty() && found.findings.len() == 1 && found.findings[0].message.contains(named), "{checker}: {:?}", found.findings);
+        assert!(
+            found.denials.is_empty() && found.findings.len() == 1 && found.findings[0].message.contains(named),
+            "{checker}: {:?}",
+            found.findings
+        );
     }
 }
 

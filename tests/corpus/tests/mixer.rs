@@ -56,7 +56,8 @@ fn samples_work_or_are_refused_by_name() {
 
 /// What only others refer to.
 fn is_part(object: &Object) -> bool {
-    ["checknothing", "listentry", "quota", "instance", "handler", "denier", "memquota"].contains(&&*object.id.kind)
+    ["checknothing", "listentry", "quota", "instance", "handler", "denier", "memquota", "QuotaSpec", "QuotaSpecBinding"]
+        .contains(&&*object.id.kind)
 }
 
 fn shown(mixer: &Mixer) -> String {
@@ -79,7 +80,10 @@ fn check(found: &BTreeMap<String, Mixer>) {
         ("1.4.9/samples/bookinfo/policy/mixer-rule-deny-whitelist.yaml", "1 denials, 0 quotas, 0 replacements, 0 refusals"),
         ("1.4.9/samples/bookinfo/policy/mixer-rule-ingress-denial.yaml", "1 denials, 0 quotas, 0 replacements, 0 refusals"),
         ("1.4.9/samples/bookinfo/policy/mixer-rule-productpage-ratelimit.yaml", "0 denials, 1 quotas, 0 replacements, 0 refusals"),
-        ("1.4.9/samples/bookinfo/policy/mixer-rule-productpage-redis-quota-rolling-window.yaml", "0 denials, 1 quotas, 0 replacements, 0 refusals"),
+        (
+            "1.4.9/samples/bookinfo/policy/mixer-rule-productpage-redis-quota-rolling-window.yaml",
+            "0 denials, 1 quotas, 0 replacements, 0 refusals",
+        ),
         ("1.4.9/samples/sleep/policy/sni-serviceaccount.yaml", "2 denials, 0 quotas, 0 replacements, 0 refusals"),
     ] {
         assert_eq!(found.get(name).map(shown).as_deref(), Some(wanted), "{name}: {:?}", found.get(name).map(|mixer| &mixer.findings));
