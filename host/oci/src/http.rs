@@ -308,4 +308,45 @@ mod tests {
             assert!(here.follow(place).is_err(), "{place}");
         }
     }
+
+    /// A server on loopback that speaks TLS with this certificate and answers one request.
+    async fn secured(names: &[&str]) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let made = rcgen::generate_simple_self_signed(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.ok()?;
+            let mut stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.ok()?;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.ok().filter(|read| *read > 0)?;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret").await.ok()?;
+            stream.shutdown().await.ok()
+        });
+        (port, made.cert.pem())
+    }
+
+    async fn over_tls(names: &[&str], trusts: bool) -> Result<Bytes, Error> {
+        let (port, certificate) = secured(names).await;
+        let transport = Transport::new(trusts.then_some(certificate.as_bytes()), Limits::default())?;
+        let url = Url { tls: true, host: "localhost".into(), port, target: "/".into() };
+        let question = Question { method: Method::GET, headers: HeaderMap::new(), body: Bytes::new(), what: "a test", limit: 100 };
+        Ok(transport.ask(&url, Sender::User, &question).await?.body)
+    }
+
+    #[tokio::test]
+    async fn tls_is_for_names_and_authorities_that_are_trusted() {
+        assert_eq!(over_tls(&["localhost"], true).await.unwrap(), "secret");
+        for (names, trusts) in [(&["localhost"][..], false), (&["other.example"], true)] {
+            let error = over_tls(names, trusts).await.unwrap_err();
+            assert!(matches!(&error, Error::Unreachable { cause, .. } if cause.starts_with("TLS: ")), "{error}");
+        }
+        assert!(Transport::new(Some(b"no certificate"), Limits::default()).is_err());
+    }
 }

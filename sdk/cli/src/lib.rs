@@ -32,7 +32,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let out = Out::new(arguments.output);
     let done = match arguments.command {
         Command::Run(run) => return run_proxy(run),
-        Command::Check { path } => check::check(&path, &out),
+        Command::Check { path } => match check::check(&path, &out) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Filter { command } => filter::run(command, &out),
         Command::Completions { shell } => {
             let mut text = Vec::new();
