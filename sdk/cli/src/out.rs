@@ -67,11 +67,6 @@ impl Out {
         self.format == Format::Json
     }
 
-    /// Whether data goes to a terminal in colour.
-    pub(crate) fn color(&self) -> bool {
-        self.color
-    }
-
     /// For data.
     pub(crate) fn paint(&self, paint: Paint, text: &str) -> String {
         painted(self.color && !self.is_json(), paint, text)

@@ -58,8 +58,12 @@ pub(crate) fn inspect(inspect: &Inspect, out: &Out) -> Done {
 
 /// What a filter may do, by what it imports: also what its package says.
 pub(crate) fn capabilities(facts: &ModuleFacts) -> Vec<&'static str> {
+    use Callback::{DownstreamData, RequestBody, ResponseBody, UpstreamData};
     let imports = |names: &[&str]| facts.imports.iter().any(|import| names.contains(&&*import.name));
-    CAPABILITIES.iter().filter(|(_, functions)| imports(functions)).map(|(name, _)| *name).collect()
+    // A filter reads its configuration through the same functions.
+    let sees_bodies = [RequestBody, ResponseBody, DownstreamData, UpstreamData].iter().any(|one| facts.callbacks.arity(*one).is_some());
+    let may = |name: &str, functions: &[&str]| imports(functions) && (sees_bodies || !name.ends_with("bodies"));
+    CAPABILITIES.iter().filter(|(name, functions)| may(name, functions)).map(|(name, _)| *name).collect()
 }
 
 /// The module without wrappers and what it says of itself, if it can be read.

@@ -2,9 +2,10 @@
 //! nothing to an answer.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -74,12 +75,41 @@ fn get(address: &str, path: &str) -> String {
     answer
 }
 
+/// An upstream that says what it got, and answers `/slow` once it may.
+fn upstream(may: &'static AtomicBool) -> String {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", origin.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in origin.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut piece = [0; 4096];
+                    let read = stream.read(&mut piece).unwrap_or(0);
+                    if read == 0 {
+                        return;
+                    }
+                    head.extend(&piece[..read]);
+                }
+                let end = Instant::now() + PATIENCE;
+                while head.starts_with(b"GET /slow") && !may.load(Ordering::Acquire) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", head.len());
+                let _ = stream.write_all(&[text.as_bytes(), &head].concat());
+            });
+        }
+    });
+    address
+}
+
 #[test]
 fn a_save_is_swapped_while_a_request_is_under_way() {
     let folder = tempfile::tempdir().unwrap();
     weir(folder.path(), &["filter", "new", "probe"]).ok();
     let project = folder.path().join("probe");
-    let run = Run::start(&project, &[]);
+    static MAY: AtomicBool = AtomicBool::new(false);
+    let run = Run::start(&project, &["--upstream", &upstream(&MAY)]);
     let first = run.get("/");
     assert!(first.starts_with("HTTP/1.1 200") && first.contains("x-probe: hello") && first.contains("GET / HTTP/1.1"), "{first}");
     assert!(run.get("/admin").starts_with("HTTP/1.1 403"));
@@ -88,7 +118,7 @@ fn a_save_is_swapped_while_a_request_is_under_way() {
 
     // Under way while the module is replaced: it finishes on the one that it began with.
     let address = run.address.clone();
-    let slow = std::thread::spawn(move || get(&address, "/slow?30000"));
+    let slow = std::thread::spawn(move || get(&address, "/slow"));
     let source = project.join("src/lib.rs");
     let text = std::fs::read_to_string(&source).unwrap();
     std::fs::write(&source, text.replace("x-probe", "x-second")).unwrap();
@@ -99,6 +129,7 @@ fn a_save_is_swapped_while_a_request_is_under_way() {
     assert!(swapped < 5_000, "swapping took {swapped} ms on top of the build");
     assert!(run.get("/").contains("x-second: hello"));
     assert!(!slow.is_finished(), "the slow request was to be under way until now");
+    MAY.store(true, Ordering::Release);
     assert!(slow.join().unwrap().contains("x-probe: hello"), "it finished on the old module");
 
     // What does not compile, or is no configuration, leaves the last good one serving.
@@ -119,17 +150,8 @@ fn a_save_is_swapped_while_a_request_is_under_way() {
 fn the_proxy_ends_with_the_command() {
     let folder = tempfile::tempdir().unwrap();
     weir(folder.path(), &["filter", "new", "leaver"]).ok();
-    let origin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let upstream = format!("http://{}", origin.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for mut stream in origin.incoming().flatten() {
-            let mut head = [0; 4096];
-            let _ = stream.read(&mut head);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmine");
-        }
-    });
-    let mut run = Run::start(&folder.path().join("leaver"), &["--upstream", &upstream]);
-    assert!(run.get("/").ends_with("mine"), "the upstream is the one that was asked for");
+    let mut run = Run::start(&folder.path().join("leaver"), &[]);
+    assert!(run.get("/hello").contains("GET /hello HTTP/1.1"), "the small server says what it got");
     // As hard as it gets: the command has no chance to tell its proxy.
     run.child.kill().unwrap();
     run.child.wait().unwrap();

@@ -52,7 +52,7 @@ impl Filter for MyFilter {
             }
             stream.state.is_known = true;
         }
-        self.bytes.add(stream.downstream().len() as u64);
+        self.bytes.add(stream.downstream().len() as u32);
         Flow::Continue
     }
 }
