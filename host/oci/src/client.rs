@@ -213,10 +213,8 @@ impl Client {
         let mut attempt = 1;
         loop {
             let (wait, error) = match self.ask_once(reference, wanted, access).await {
-                Ok(reply) => match judge(reference, wanted, reply) {
-                    Ok(reply) => return Ok(reply),
-                    Err((reply, error)) => (retry_after(&reply), error),
-                },
+                Ok(reply) if reply.status.is_success() => return Ok(reply),
+                Ok(reply) => (retry_after(&reply), judge(reference, wanted, &reply)),
                 Err(error) => (None, error),
             };
             if attempt == TRIES || !error.is_passing() {
@@ -339,21 +337,19 @@ fn retry_after(reply: &Reply) -> Option<Duration> {
     reply.header("retry-after")?.parse().ok().map(Duration::from_secs)
 }
 
-/// The error that a status is, if it is one.
-fn judge(reference: &Reference, wanted: &Wanted<'_>, reply: Reply) -> Result<Reply, (Reply, Error)> {
+/// The error that a status is.
+fn judge(reference: &Reference, wanted: &Wanted<'_>, reply: &Reply) -> Error {
     let (host, what) = (reference.registry.clone(), wanted.what.to_owned());
     let status = reply.status.as_u16();
-    let error = match status {
-        200..=299 => return Ok(reply),
-        401 | 403 => Error::Unauthorized { host, what, status, why: said(&reply).unwrap_or_else(|| "the login does not suffice".into()) },
+    match status {
+        401 | 403 => Error::Unauthorized { host, what, status, why: said(reply).unwrap_or_else(|| "the login does not suffice".into()) },
         404 => Error::NotFound { host, what: what.trim_start_matches("the ").to_owned() },
         429 => Error::TooMany { host },
         _ => {
-            let said = said(&reply).map(|said| format!(": {said}")).unwrap_or_default();
+            let said = said(reply).map(|said| format!(": {said}")).unwrap_or_default();
             Error::Status { host, status, what, said }
         }
-    };
-    Err((reply, error))
+    }
 }
 
 /// What an error's body says, on one line and cut.

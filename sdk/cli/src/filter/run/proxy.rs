@@ -90,7 +90,7 @@ impl Proxy {
 fn hear(heard: &Mutex<Heard>, line: &str) -> Value {
     let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     // What is no JSON is from before its log began: a configuration that is wrong.
-    let value: Value = serde_json::from_str(line).unwrap_or_else(|_| Value::Null);
+    let value: Value = serde_json::from_str(line).unwrap_or(Value::Null);
     let message = value["message"].as_str();
     if let Some(address) = message.and_then(|message| message.strip_prefix("pages on http://")) {
         heard.admin = Some(address.trim_end_matches('/').to_owned());
