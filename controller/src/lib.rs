@@ -3,7 +3,9 @@
 //! The way of a change: a [`source`] has [`Object`]s, from a cluster or from a folder of YAML; validation says what is wrong with each of them; what is
 //! right becomes the configuration of every proxy. All I/O is at the edges: between the objects and the configuration everything is a pure function.
 
+pub mod api;
 pub mod finding;
+pub mod mixer;
 pub mod object;
 pub mod source;
 
