@@ -4,6 +4,8 @@
 //! right becomes the configuration of every proxy. All I/O is at the edges: between the objects and the configuration everything is a pure function.
 
 pub mod api;
+pub mod app;
+pub mod cli;
 pub mod finding;
 pub mod mixer;
 pub mod object;

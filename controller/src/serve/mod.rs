@@ -3,6 +3,8 @@
 //! A [`Directory`] says what each proxy is to have, now and from now on; one task per stream tells it. What always holds: a proxy that reads slowly is
 //! told the newest state when it comes back for more, and holds up nobody; what a proxy refuses is kept where `/debug` shows it.
 
+mod distribution;
+mod identity;
 mod session;
 mod view;
 
@@ -25,6 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use weir_model::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
+pub use distribution::Distribution;
 pub use session::{Broken, Refusal, Session};
 pub use view::{Encoded, View};
 

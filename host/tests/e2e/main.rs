@@ -11,6 +11,7 @@ mod support;
 mod abuse;
 mod bodies;
 mod check;
+mod controlled;
 mod differential;
 mod filters;
 mod grpc_web;

@@ -117,9 +117,10 @@ impl<'a> Guest<'a> {
 
     /// For functions whose work depends on what the guest, or a peer, chose: compiled code sees the deadline in loops and calls of its own only.
     #[inline]
-    fn in_time(&self) -> wasmtime::Result<()> {
-        let state = self.state();
-        if state.clock.is_past(state.overdue) { Err(wasmtime::Trap::Interrupt.into()) } else { Ok(()) }
+    fn in_time(&mut self) -> wasmtime::Result<()> {
+        let state = self.state_mut();
+        let over = state.clock.is_past(state.overdue) && state.look_at_time().is_none();
+        if over { Err(wasmtime::Trap::Interrupt.into()) } else { Ok(()) }
     }
 
     /// Bytes that the guest hands over; they count against the callback's budget.

@@ -191,7 +191,8 @@ impl BindingConfig {
 /// How much one binding may use, per instance unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest run of one callback. Past it the instance ends.
+    /// Longest run of one callback. One that takes longer by the wall's clock ends its instance as soon as its thread has worked for as long again: what
+    /// else the machine does meanwhile is not the filter's fault.
     pub callback_deadline: Duration,
     /// Longest run of one start-up step: start function, `_initialize`, `proxy_on_vm_start`, `proxy_on_configure`. That is when the binding is
     /// loaded; a worker waits for no more than four times what starting took then, and at least 100 ms.

@@ -98,6 +98,7 @@ impl Core {
         let state = store.data_mut();
         state.clock.touch();
         state.overdue = state.clock.after(bounds.deadline);
+        state.late_since = None;
         state.turn += 1;
         state.mode = Mode::Running;
         state.callback = callback;

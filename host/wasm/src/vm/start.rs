@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use wasmtime::{Instance, Store, WasmParams, WasmResults};
+use wasmtime::{Instance, Store, UpdateDeadline, WasmParams, WasmResults};
 
 use crate::binding::Binding;
 use crate::stats::{Callback, Counter, Level, TrapKind};
@@ -142,6 +142,10 @@ impl<'a> Starting<'a> {
         engine.ticker().touch();
         let deadline = engine.ticker().epochs(binding.start_patience());
         store.set_epoch_deadline(deadline);
+        store.epoch_deadline_callback(|mut context| match context.data_mut().look_at_time() {
+            Some(epochs) => Ok(UpdateDeadline::Continue(epochs)),
+            None => Err(wasmtime::Trap::Interrupt.into()),
+        });
         store.data_mut().overdue = store.data().clock.after(deadline);
         Self { binding, store }
     }

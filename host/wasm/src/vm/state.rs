@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
@@ -103,6 +104,8 @@ pub(crate) struct State {
     /// host functions that take long by themselves.
     pub(crate) clock: Ticker,
     pub(crate) overdue: u64,
+    /// What the thread's CPU clock showed when the deadline was first seen past.
+    pub(crate) late_since: Option<u64>,
     /// Start functions and start callbacks are through: the deadline is a callback's.
     pub(crate) started: bool,
 
@@ -147,6 +150,7 @@ impl State {
             turn: 0,
             clock: binding.engine().ticker().clone(),
             overdue: u64::MAX,
+            late_since: None,
             callback: Callback::Start,
             started: false,
             context: 0,
@@ -169,6 +173,21 @@ impl State {
             warn_rate: TokenBucket::new(1, 5, now),
             binding,
         }
+    }
+
+    /// The running callback's deadline is past by the wall's clock. That its thread was not let run is not the guest's fault: it is over once the
+    /// thread has worked for as long again. In how many epochs to look again; `None`: it is over.
+    #[cold]
+    pub(crate) fn look_at_time(&mut self) -> Option<u64> {
+        let limit = if self.started { self.config().limits.callback_deadline } else { self.binding.start_patience() };
+        let now = worked();
+        let used = Duration::from_nanos(now.saturating_sub(*self.late_since.get_or_insert(now)));
+        let left = limit.checked_sub(used).filter(|left| !left.is_zero())?;
+        let epochs = self.clock.epochs(left);
+        // The clock stands still where nobody has entered a guest for long.
+        self.clock.touch();
+        self.overdue = self.clock.after(epochs);
+        Some(epochs)
     }
 
     /// Keeps a buffer for the next host call, unless it is one of the rare large ones: a guest's memory is bounded, and so is what it makes
@@ -314,6 +333,14 @@ impl State {
         }
         lock(&self.announced).clear();
     }
+}
+
+/// For how long this thread has worked, in nanoseconds.
+fn worked() -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
 /// The memory ceiling. Growth past it is refused, which is the guest's problem.

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use weir_wasm::Foreign;
 use weir_wasm::stats::{Counter, TrapKind};
 
-use crate::world::{DEADLINE, World, forever, guest, on_request};
+use crate::world::{DEADLINE, World, forever, guest, on_request, times};
 
 #[test]
 fn endless_loops_end_at_the_deadline() {
@@ -32,6 +33,22 @@ fn endless_loops_end_at_the_deadline() {
         world.others_answer();
         world.nothing_is_left();
     }
+}
+
+#[test]
+fn a_thread_that_is_not_let_run_costs_no_filter_its_instance() {
+    // Far longer than the deadline, without working: as on a machine that does other things meanwhile.
+    let wait = "(drop (call $foreign (i32.const 1024) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 64) (i32.const 68)))";
+    let work = times(1000, "(drop (call $map_size (i32.const 0) (i32.const 64)))");
+    let world = World::new(&on_request(&format!("{wait} {work}")));
+    world.bad.host.provide("name", |_| {
+        std::thread::sleep(3 * DEADLINE);
+        Foreign::Done(Vec::new())
+    });
+    let started = Instant::now();
+    assert_eq!(world.bad.get("/").run().status(), 200, "{}", world.log());
+    assert!(started.elapsed() >= 3 * DEADLINE);
+    assert_eq!(world.traps(TrapKind::DeadlineExceeded), 0);
 }
 
 /// No loop and no function call of its own that a deadline could be looked at: only host calls, one after the other.
