@@ -40,9 +40,12 @@ extern crate self as weir_sdk;
 struct Readme;
 
 mod abi;
+mod access_log;
+mod attribute_set;
 mod attributes;
 mod call;
 mod config;
+mod decision;
 pub mod log;
 mod metrics;
 #[cfg(not(target_arch = "wasm32"))]
@@ -57,11 +60,14 @@ mod stream;
 
 pub use abi::Status;
 pub use abi::pairs::Pairs;
+pub use access_log::AccessLog;
+pub use attribute_set::{AttributeSet, Values};
 pub use attributes::Attributes;
 pub use call::{Answer, Call, CallError, GrpcCall, HttpCall};
 pub use config::{Refusal, parse};
+pub use decision::{DECISIONS, Decision};
 pub use metrics::{Counter, Gauge, Histogram};
-pub use plugin::{Plugin, add_shared, extension, now, now_nanos, set_shared, shared};
+pub use plugin::{Plugin, add_shared, extension, now, now_nanos, random, set_shared, shared};
 pub use reply::Reply;
 pub use route::Route;
 pub use serde;
