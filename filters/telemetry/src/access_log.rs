@@ -134,6 +134,7 @@ impl Json {
                                 let _ = write!(inner, "{number}");
                             }
                             Shown::Text(text) => inner.push_str(&text),
+                            Shown::Time(text) => inner.push_str(&text),
                             Shown::Json(text) => inner.push_str(text),
                         },
                     }

@@ -138,7 +138,7 @@ impl Exporter {
             let items: Vec<Vec<u8>> = waiting.items.drain(..count).collect();
             drop(waiting);
             let body = self.wire.body(&self.resource, &items);
-            let bytes = items.iter().map(Vec::len).sum();
+            let bytes: usize = items.iter().map(Vec::len).sum();
             drop(items);
             self.under_way.set(self.under_way.get() + 1);
             let (this, tasks) = (Rc::clone(self), plugin.clone());

@@ -51,6 +51,8 @@ pub(crate) enum Shown<'v> {
     Absent,
     Text(Cow<'v, str>),
     Number(i64),
+    /// A moment, in the operator's own format.
+    Time(String),
     Json(&'v str),
 }
 
@@ -206,7 +208,7 @@ impl Operator {
             Show::Start(format) => {
                 let mut text = String::new();
                 format.write(nanos().unwrap_or(0), &mut text);
-                Shown::Text(text.into())
+                Shown::Time(text)
             }
             Show::Flags => Shown::Text(flags(integer.unwrap_or(0))),
             Show::Host => values.text(at).map_or(Shown::Absent, |text| {
@@ -214,7 +216,7 @@ impl Operator {
                 Shown::Text(host.trim_start_matches('[').trim_end_matches(']').into())
             }),
             Show::Grpc(style) => integer.map_or(Shown::Absent, |status| grpc(status, *style)),
-            Show::Json => values.text(at).map_or(Shown::Absent, |text| match serde_json::from_str::<serde_json::de::IgnoredAny>(text) {
+            Show::Json => values.text(at).map_or(Shown::Absent, |text| match serde_json::from_str::<weir_sdk::serde::de::IgnoredAny>(text) {
                 Ok(_) if !text.chars().any(char::is_control) => Shown::Json(text),
                 _ => self.cut(text.into()),
             }),
@@ -309,6 +311,7 @@ pub(crate) fn write_text(shown: &Shown<'_>, is_quoted: bool, out: &mut String) {
             let _ = write!(out, "{number}");
             return;
         }
+        Shown::Time(text) => return out.push_str(text),
         Shown::Text(text) => &**text,
         Shown::Json(text) => text,
     };
@@ -339,6 +342,10 @@ pub(crate) fn write_json(shown: &Shown<'_>, out: &mut String) {
         Shown::Absent => out.write_str("null"),
         Shown::Number(number) => write!(out, "{number}"),
         Shown::Json(text) => out.write_str(text),
+        Shown::Time(text) => {
+            json_string(text, out);
+            Ok(())
+        }
         Shown::Text(text) => {
             json_string(text, out);
             Ok(())

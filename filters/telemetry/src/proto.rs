@@ -48,7 +48,6 @@ pub(crate) fn message(out: &mut Vec<u8>, field: u64, fill: impl FnOnce(&mut Vec<
 pub(crate) enum Any<'a> {
     Text(&'a str),
     Number(i64),
-    Boolean(bool),
 }
 
 /// Appends `opentelemetry.proto.common.v1.KeyValue`.
@@ -57,11 +56,7 @@ pub(crate) fn tag(out: &mut Vec<u8>, field: u64, key: &str, value: Any<'_>) {
         bytes(pair, 1, key.as_bytes());
         message(pair, 2, |any| match value {
             Any::Text(text) => bytes(any, 1, text.as_bytes()),
-            // Zero and false are values here, not defaults.
-            Any::Boolean(yes) => {
-                varint(any, 2 << 3);
-                varint(any, u64::from(yes));
-            }
+            // Zero is a value here, not a default.
             Any::Number(number) => {
                 varint(any, 3 << 3);
                 varint(any, number.cast_unsigned());

@@ -187,7 +187,7 @@ impl Tracer {
     }
 
     /// Decides about a request, and hands its trace on. What is kept, if the trace is recorded.
-    pub(crate) fn begin<S>(&self, stream: &Stream<'_, S>) -> Option<Box<Active>> {
+    pub(crate) fn begin<S: 'static>(&self, stream: &Stream<'_, S>) -> Option<Box<Active>> {
         let (caller, decision) = self.headers.read(stream);
         let sampled = decision.filter(|_| self.follow_caller).unwrap_or_else(|| self.dice.holds(self.percent));
         let trace = caller.map_or_else(|| u128::from(self.dice.id()) << 64 | u128::from(self.dice.id()), |caller| caller.trace);
@@ -202,7 +202,7 @@ impl Tracer {
     }
 
     /// Reports a request that is over.
-    pub(crate) fn end<S>(&self, stream: &Stream<'_, S>, active: &Active) {
+    pub(crate) fn end<S: 'static>(&self, stream: &Stream<'_, S>, active: &Active) {
         let values = self.set.read(stream);
         let below = active.server.or(active.parent);
         let server = active.server.map(|id| (id, active.parent, true));

@@ -39,7 +39,7 @@ impl Headers {
     }
 
     /// The caller's span, in the first of the formats that says one, and whether the trace is to be recorded, which B3 may say alone.
-    pub(crate) fn read<S>(&self, stream: &Stream<'_, S>) -> (Option<Context>, Option<bool>) {
+    pub(crate) fn read<S: 'static>(&self, stream: &Stream<'_, S>) -> (Option<Context>, Option<bool>) {
         let values = self.set.read(stream);
         let found = self.formats.iter().find_map(|format| match format {
             Propagation::W3c => w3c(values.text(0)?),
@@ -61,7 +61,7 @@ impl Headers {
     }
 
     /// Hands the context on. `parent` is only for those who read B3.
-    pub(crate) fn write<S>(&self, stream: &Stream<'_, S>, context: &Context, parent: Option<u64>) {
+    pub(crate) fn write<S: 'static>(&self, stream: &Stream<'_, S>, context: &Context, parent: Option<u64>) {
         let (trace, span, sampled) = (context.trace, context.span, context.sampled == Some(true));
         let headers = stream.request();
         let mut text = String::with_capacity(64);
