@@ -20,7 +20,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install all that the targets below need, and say what
-	$(SETUP) rust wasm go node netns lint fuzz
+	$(SETUP) rust wasm go node netns prometheus lint fuzz
 	@echo "setup: everything is here"
 
 run: ## Start a proxy with the standard sample, something behind it, and live counters (ARGS=another.yaml)
@@ -28,7 +28,7 @@ run: ## Start a proxy with the standard sample, something behind it, and live co
 	@cargo run -q --release -p weir-proxy --example demo -- $(ARGS)
 
 test: ## Run every test, and print how many passed and failed
-	$(SETUP) rust wasm go node netns
+	$(SETUP) rust wasm go node netns prometheus
 	@tests/count.sh cargo test --workspace --no-fail-fast
 
 lint: ## Check formatting, lints, documentation, licences and banned crates

@@ -436,8 +436,7 @@ impl Worker {
                         Protocol::Tcp(config) => {
                             let chain = config.filter_chain.as_deref().and_then(|name| chains.get(name).cloned());
                             let (config, revision) = (Arc::clone(config), shared.generation);
-                            let service =
-                                TcpService::new(config, Rc::clone(self), metrics.clone(), Rc::clone(&clusters), chain, revision);
+                            let service = TcpService::new(config, Rc::clone(self), metrics.clone(), Rc::clone(&clusters), chain, revision);
                             tcp.insert(key, Rc::new(service));
                         }
                     }

@@ -55,7 +55,8 @@ impl Text {
                 }
                 letter == '%' && depth == 0
             });
-            let (text, after) = end.map(|end| (&after[..end], &after[end + 1..])).ok_or("an operator does not end: write `%%` for a percent sign")?;
+            let (text, after) =
+                end.map(|end| (&after[..end], &after[end + 1..])).ok_or("an operator does not end: write `%%` for a percent sign")?;
             let operator = Operator::parse(text, set)?;
             let is_quoted = literal.ends_with('"') && after.starts_with('"');
             if !literal.is_empty() {
@@ -295,7 +296,9 @@ impl Log {
         let (when, places) = (&self.when, &self.places);
         let code = values.integer(places.code).unwrap_or(0);
         let failed = || {
-            code >= 400 || values.integer(places.flags).unwrap_or(0) != 0 || values.integer(places.grpc_status).is_some_and(|status| status != 0)
+            code >= 400
+                || values.integer(places.flags).unwrap_or(0) != 0
+                || values.integer(places.grpc_status).is_some_and(|status| status != 0)
         };
         let in_range = |range: &StatusRange| (i64::from(range.from)..=i64::from(range.to)).contains(&code);
         (!when.errors_only || failed())

@@ -306,7 +306,8 @@ impl Standard {
             if let Some(principal) = values.text(places.local) {
                 own.identify(principal);
             }
-            let service = if self.service.is_empty() { Service::of_cluster(cluster) } else { Service::of_host(&self.service, &own.namespace) };
+            let service =
+                if self.service.is_empty() { Service::of_cluster(cluster) } else { Service::of_host(&self.service, &own.namespace) };
             (service, if values.boolean(places.mtls) == Some(true) { "mutual_tls" } else { "none" })
         } else {
             if let Some(labels) = values.get(places.endpoint) {

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use weir_sdk::{AttributeSet, Values};
 
 use crate::time::TimeFormat;
-use crate::value::{flags, kind, segments, shown, Kind};
+use crate::value::{Kind, flags, kind, segments, shown};
 
 /// Of one value, unless the operator says less.
 const LONGEST: usize = 8 << 10;
@@ -216,10 +216,12 @@ impl Operator {
                 Shown::Text(host.trim_start_matches('[').trim_end_matches(']').into())
             }),
             Show::Grpc(style) => integer.map_or(Shown::Absent, |status| grpc(status, *style)),
-            Show::Json => values.text(at).map_or(Shown::Absent, |text| match serde_json::from_str::<weir_sdk::serde::de::IgnoredAny>(text) {
-                Ok(_) if !text.chars().any(char::is_control) => Shown::Json(text),
-                _ => self.cut(text.into()),
-            }),
+            Show::Json => {
+                values.text(at).map_or(Shown::Absent, |text| match serde_json::from_str::<weir_sdk::serde::de::IgnoredAny>(text) {
+                    Ok(_) if !text.chars().any(char::is_control) => Shown::Json(text),
+                    _ => self.cut(text.into()),
+                })
+            }
             Show::TraceId | Show::Absent => Shown::Absent,
         }
     }

@@ -38,7 +38,9 @@ impl TimeFormat {
                 Some(field) if "YmdHMSTFyesjzZ".contains(field) => Piece::Field(field),
                 other => {
                     let field = other.map(String::from).unwrap_or_default();
-                    return Err(format!("`%{field}` is no field of a time here; there are %Y %m %d %H %M %S %F %T %y %e %j %s %z %Z %f %3f %6f"));
+                    return Err(format!(
+                        "`%{field}` is no field of a time here; there are %Y %m %d %H %M %S %F %T %y %e %j %s %z %Z %f %3f %6f"
+                    ));
                 }
             };
             if !literal.is_empty() {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use weir_filter_telemetry::Observer;
-use weir_sdk_testing::{MemoryStream, Tester, Value, Worker};
 use weir_sdk_testing::host_api::metrics::{Series, Value as Measured};
+use weir_sdk_testing::{MemoryStream, Tester, Value, Worker};
 
 fn both(configuration: &str, check: impl Fn(&Worker)) {
     for tester in [Tester::native::<Observer>(), Tester::of_crate(env!("CARGO_MANIFEST_DIR"))] {
@@ -181,7 +181,8 @@ fn one_host_call_reads_and_one_counts_each_metric() {
 #[test]
 fn however_many_labels_clients_bring_the_limit_holds() {
     let configuration = r#"{"metrics": {"overrides": [{"metric": "requestCount", "tags": {"user": {"header": "x-user"}}}]}}"#;
-    let worker = Tester::of_crate(env!("CARGO_MANIFEST_DIR")).configuration(configuration).binding(|binding| binding.limits.metric_series = 20);
+    let worker =
+        Tester::of_crate(env!("CARGO_MANIFEST_DIR")).configuration(configuration).binding(|binding| binding.limits.metric_series = 20);
     let worker = worker.start().unwrap();
     for user in 0..5000 {
         assert_eq!(worker.get("/").header("x-user", &user.to_string()).run().status(), 200);
@@ -370,14 +371,20 @@ fn spans_wait_in_a_bounded_buffer_and_are_tried_again() {
         let mut calls = worker.host.take_callouts();
         assert_eq!(calls.len(), 2, "two batches");
         let (first, second) = (calls.remove(0), calls.remove(0));
-        assert_eq!((first.header(":path"), first.header("x-key"), first.header("content-type")), (Some("/api/v2/spans"), Some("k"), Some("application/json")));
+        assert_eq!(
+            (first.header(":path"), first.header("x-key"), first.header("content-type")),
+            (Some("/api/v2/spans"), Some("k"), Some("application/json"))
+        );
         let spans: serde_json::Value = serde_json::from_slice(&first.body).unwrap();
         assert_eq!(spans.as_array().map(Vec::len), Some(2));
         let span = &spans[0];
         assert_eq!((span["traceId"].as_str(), span["parentId"].as_str(), span["kind"].as_str()), (Some(TRACE), Some(SPAN), Some("SERVER")));
         assert_eq!((span["timestamp"].as_u64(), span["duration"].as_u64()), (Some(1_795_254_060_123_456), Some(12_345)));
         assert_eq!(span["localEndpoint"]["serviceName"], "web.shop");
-        assert_eq!((span["tags"]["http.url"].as_str(), span["tags"]["http.status_code"].as_str()), (Some("http://test.example/1"), Some("200")));
+        assert_eq!(
+            (span["tags"]["http.url"].as_str(), span["tags"]["http.status_code"].as_str()),
+            (Some("http://test.example/1"), Some("200"))
+        );
         first.respond(202, &[], "");
         second.respond(503, &[], "");
         assert_eq!(series(worker, "weir_telemetry_sent_total")[0].1, 2);

@@ -162,14 +162,8 @@ impl TcpService {
     }
 
     async fn relay(&self, io: Io, info: &Rc<ConnectionInfo>, local: Option<SocketAddr>, ticket: &Ticket) -> Record {
-        let mut record = Record {
-            detail: "",
-            flags: Flags::NONE,
-            logged: false,
-            cluster: None,
-            endpoint: String::new(),
-            counted: Counted::default(),
-        };
+        let mut record =
+            Record { detail: "", flags: Flags::NONE, logged: false, cluster: None, endpoint: String::new(), counted: Counted::default() };
         let refused = |record: Record, (detail, flags): Refusal| Record { detail, flags, ..record };
         let (cluster, subset) = match self.choose() {
             Ok(chosen) => chosen,

@@ -25,5 +25,6 @@ mod routes;
 mod soak;
 mod standard_filters;
 mod tcp;
+mod telemetry;
 mod tls;
 mod upgrade;
