@@ -121,28 +121,7 @@ impl Standard {
                 places.endpoint = set.add(&["xds", "upstream_host_metadata"]);
             }
         }
-        let mut plans = METRICS.map(|(_, name)| Plan { name, enabled: true, tags: Vec::new() });
-        for (at, change) in config.metrics.overrides.iter().enumerate() {
-            if !change.mode.means(config.reporter) {
-                continue;
-            }
-            let mut tags = Vec::new();
-            for (name, tag) in &change.tags {
-                let refuse = |refusal: Refusal| refusal.within(&format!("metrics.overrides[{at}].tags.{name}"));
-                if !is_label(name) {
-                    return Err(refuse(Refusal::new("a label's name has letters, digits and `_`, and begins with no digit")));
-                }
-                tags.push((name.clone(), Source::compile(tag, set).map_err(refuse)?));
-            }
-            let meant = METRICS.iter().zip(&mut plans).filter(|((name, _), _)| change.metric == MetricName::All || change.metric == *name);
-            for (_, plan) in meant {
-                plan.enabled = change.disabled.map_or(plan.enabled, |disabled| !disabled);
-                for (name, source) in &tags {
-                    plan.tags.retain(|(known, _)| known != name);
-                    plan.tags.push((name.clone(), source.clone()));
-                }
-            }
-        }
+        let plans = plans(config, set)?;
         places.count = set.len();
         let any = |names: &[MetricName]| {
             let mut plans = METRICS.iter().zip(&plans);
@@ -368,6 +347,33 @@ impl Plan {
         }
         labels
     }
+}
+
+/// What each metric has for labels. Attributes that labels come from are put into `set`.
+fn plans(config: &Telemetry, set: &mut AttributeSet) -> Result<[Plan; METRICS.len()], Refusal> {
+    let mut plans = METRICS.map(|(_, name)| Plan { name, enabled: true, tags: Vec::new() });
+    for (at, change) in config.metrics.overrides.iter().enumerate() {
+        if !change.mode.means(config.reporter) {
+            continue;
+        }
+        let mut tags = Vec::new();
+        for (name, tag) in &change.tags {
+            let refuse = |refusal: Refusal| refusal.within(&format!("metrics.overrides[{at}].tags.{name}"));
+            if !is_label(name) {
+                return Err(refuse(Refusal::new("a label's name has letters, digits and `_`, and begins with no digit")));
+            }
+            tags.push((name.clone(), Source::compile(tag, set).map_err(refuse)?));
+        }
+        let meant = METRICS.iter().zip(&mut plans).filter(|((name, _), _)| change.metric == MetricName::All || change.metric == *name);
+        for (_, plan) in meant {
+            plan.enabled = change.disabled.map_or(plan.enabled, |disabled| !disabled);
+            for (name, source) in &tags {
+                plan.tags.retain(|(known, _)| known != name);
+                plan.tags.push((name.clone(), source.clone()));
+            }
+        }
+    }
+    Ok(plans)
 }
 
 fn count(counter: Option<Counter>, by: u64) {

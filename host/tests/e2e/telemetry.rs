@@ -261,11 +261,8 @@ fn tags(list: &[opentelemetry_proto::tonic::common::v1::KeyValue]) -> BTreeMap<S
     list.iter().map(|pair| (pair.key.clone(), text(&pair.value.as_ref().unwrap().value))).collect()
 }
 
-#[tokio::test]
-async fn spans_fit_together_across_two_proxies() {
-    let received = Received::default();
-    let collector = received.collector().await;
-    let origin = Answering::new(|_| ok("served")).await;
+/// A gateway, and behind it a proxy of the origin; both report to the collector.
+async fn two_proxies(origin: std::net::SocketAddr, collector: std::net::SocketAddr) -> (Proxy, Proxy) {
     let otlp = json!({ "cluster": "collector", "headers": { "X-Key": "secret" } });
     let telemetry = |service: &str, reporter: &str, spans: &str| {
         json!({
@@ -274,10 +271,19 @@ async fn spans_fit_together_across_two_proxies() {
             "accessLogs": [{ "otlp": otlp, "text": "%REQ(:PATH)% %TRACE_ID%" }],
         })
     };
-    let inner = observed(origin.address, json!([]), &telemetry("inner", "destination", "auto"));
-    let inner = Proxy::start(&with_collector(inner, collector.address)).await;
+    let inner = observed(origin, json!([]), &telemetry("inner", "destination", "auto"));
+    let inner = Proxy::start(&with_collector(inner, collector)).await;
     let outer = observed(inner.address("web").await, json!([]), &telemetry("gateway", "source", "both"));
-    let outer = Proxy::start(&with_collector(outer, collector.address)).await;
+    let outer = Proxy::start(&with_collector(outer, collector)).await;
+    (outer, inner)
+}
+
+#[tokio::test]
+async fn spans_fit_together_across_two_proxies() {
+    let received = Received::default();
+    let collector = received.collector().await;
+    let origin = Answering::new(|_| ok("served")).await;
+    let (outer, _inner) = two_proxies(origin.address, collector.address).await;
     let mut client = outer.client().await;
     let (trace, caller) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     client
@@ -321,7 +327,18 @@ async fn spans_fit_together_across_two_proxies() {
     let quiet = seen.iter().find(|(_, request)| request.path() == "/quiet").unwrap();
     let quiet = quiet.1.header("traceparent").unwrap();
     assert!(quiet.starts_with(&format!("00-{trace}-")) && quiet.ends_with("-00"), "{quiet}");
-    let tags = tags(&of(trace, "inner", server).attributes);
+    has_tags(&of(trace, "inner", server));
+    until("the log records", async || {
+        let logs = received.logs.lock().unwrap().clone();
+        let traced = logs.iter().filter(|(line, id)| *line == format!("/traced {trace}") && hex(id) == trace).count();
+        let quiet = logs.iter().filter(|(line, id)| line == "/quiet -" && id.is_empty()).count();
+        ((traced, quiet) == (2, 2)).then_some(())
+    })
+    .await;
+}
+
+fn has_tags(span: &Span) {
+    let tags = tags(&span.attributes);
     for (name, value) in [
         ("http.method", "GET"),
         ("http.url", "http://a/traced"),
@@ -333,13 +350,6 @@ async fn spans_fit_together_across_two_proxies() {
     ] {
         assert_eq!(tags.get(name).map(String::as_str), Some(value), "{name}: {tags:?}");
     }
-    until("the log records", async || {
-        let logs = received.logs.lock().unwrap().clone();
-        let traced = logs.iter().filter(|(line, id)| *line == format!("/traced {trace}") && hex(id) == trace).count();
-        let quiet = logs.iter().filter(|(line, id)| line == "/quiet -" && id.is_empty()).count();
-        ((traced, quiet) == (2, 2)).then_some(())
-    })
-    .await;
 }
 
 /// A Prometheus in a process of its own. Ends with this value.
