@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod finding;
+pub mod mixer;
 pub mod object;
 pub mod source;
 
