@@ -7,7 +7,9 @@ pub mod api;
 pub mod finding;
 pub mod mixer;
 pub mod object;
+pub mod serve;
 pub mod source;
+pub mod translate;
 
 pub use finding::{Code, Finding};
 pub use object::{Id, Object};
