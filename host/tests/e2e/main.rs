@@ -16,6 +16,7 @@ mod filters;
 mod grpc_web;
 mod http1;
 mod http2;
+mod in_envoy;
 mod lifecycle;
 mod load;
 mod malformed;
