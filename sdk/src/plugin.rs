@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::Flow;
 use crate::abi::{self, Status, pairs};
 use crate::call::{GrpcCall, HttpCall};
+use crate::conversation::GrpcOpening;
 use crate::runtime::task::Tasks;
 use crate::sleep::Sleep;
 
@@ -53,6 +54,11 @@ impl Plugin {
     #[must_use]
     pub fn call(&self, cluster: &str, method: &str, path: &str) -> HttpCall {
         HttpCall::new(Rc::clone(&self.tasks), cluster, method, path)
+    }
+
+    /// A gRPC stream: messages both ways.
+    pub fn grpc_stream(&self, cluster: &str, service: &str, method: &str) -> GrpcOpening {
+        GrpcOpening::new(Rc::clone(&self.tasks), cluster, service, method)
     }
 
     /// A unary gRPC callout.
