@@ -215,7 +215,7 @@ impl Worker {
     /// A worker without a configuration.
     #[must_use]
     pub fn new(id: usize, origin: Instant, process: &Arc<Process>, accepting: AcceptContext) -> Rc<Self> {
-        let worker = Rc::new(Self {
+        Rc::new(Self {
             id,
             origin,
             clock: Cell::new(Instant::now()),
@@ -233,8 +233,7 @@ impl Worker {
             tickets: Rc::default(),
             draining: Cell::new(false),
             timers: Arc::default(),
-        });
-        worker
+        })
     }
 
     /// Its number.
