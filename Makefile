@@ -20,7 +20,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install all that the targets below need, and say what
-	$(SETUP) rust wasm go node netns registry lint fuzz
+	$(SETUP) rust wasm go node netns prometheus registry lint fuzz
 	@echo "setup: everything is here"
 
 run: ## Start a proxy with the standard sample, something behind it, and live counters (ARGS=another.yaml)
@@ -32,7 +32,7 @@ install: ## Build `weir`, and put it where cargo puts programs (~/.cargo/bin)
 	cargo install --locked --quiet --path sdk/cli
 
 test: ## Run every test, and print how many passed and failed
-	$(SETUP) rust wasm go node netns registry
+	$(SETUP) rust wasm go node netns prometheus registry
 	@tests/count.sh cargo test --workspace --no-fail-fast
 
 lint: ## Check formatting, lints, documentation, licences and banned crates

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use weir_controller::mixer::{GROUP, Mixer, translate};
+use weir_controller::mixer::{GROUP, Mixer, Peer, translate};
 use weir_controller::source::folder;
 use weir_controller::{Code, Object};
 use weir_corpus::say;
+use weir_filter_deny::config::Deny;
 
 fn samples(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -45,6 +46,7 @@ fn samples_work_or_are_refused_by_name() {
         for finding in mixer.findings.iter().filter(|finding| finding.is_error()) {
             assert!(matches!(finding.code, Code::Unsupported | Code::Invalid), "{name}: {finding:?}");
         }
+        accepted(&name, &mixer);
         found.insert(name, mixer);
     }
     for (name, mixer) in &found {
@@ -52,6 +54,36 @@ fn samples_work_or_are_refused_by_name() {
     }
     assert!(found.len() > 30, "{}", found.len());
     check(&found);
+}
+
+/// Whether there is a rule of the filter for each denial, and the filter takes it.
+fn accepted(name: &str, mixer: &Mixer) {
+    let addresses = ["10.0.0.1".parse().unwrap()];
+    let labels = [("app", "reviews"), ("version", "v3"), ("istio", "ingressgateway")];
+    let reviews = labels.map(|(name, value)| (name.into(), value.into())).into();
+    let gateway = BTreeMap::from([("app".into(), "istio-egressgateway-with-sni-proxy".into())]);
+    let client = |labels| Peer {
+        labels,
+        namespace: "default",
+        name: "client",
+        workload: "",
+        service_account: "",
+        services: &[],
+        addresses: &addresses,
+    };
+    let rules: Vec<_> = mixer.denials.iter().filter_map(|denial| denial.rule(&[client(&reviews), client(&gateway)])).collect();
+    assert_eq!(rules.len(), mixer.denials.len(), "{name}");
+    let json = serde_json::json!({"rules": rules}).to_string();
+    let deny = weir_sdk::parse::<Deny>(json.as_bytes()).map_err(|refusal| format!("{name}: {refusal}: {json}")).unwrap();
+    assert_eq!(deny.rules.len(), rules.len());
+    for rule in &deny.rules {
+        rule.when.compile().unwrap();
+        rule.unless.as_ref().map(|unless| unless.compile().unwrap());
+        rule.answer.check().unwrap();
+        for attribute in &rule.attributes {
+            attribute.value.compile().unwrap();
+        }
+    }
 }
 
 /// What only others refer to.
