@@ -4,9 +4,12 @@
 //! right becomes the configuration of every proxy. All I/O is at the edges: between the objects and the configuration everything is a pure function.
 
 pub mod api;
+pub mod docs;
 pub mod finding;
 pub mod object;
 pub mod source;
+pub mod validate;
 
 pub use finding::{Code, Finding};
 pub use object::{Id, Object};
+pub use validate::validate;
