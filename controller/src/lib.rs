@@ -6,8 +6,11 @@
 pub mod api;
 pub mod docs;
 pub mod finding;
+pub mod mixer;
 pub mod object;
+pub mod serve;
 pub mod source;
+pub mod translate;
 pub mod validate;
 
 pub use finding::{Code, Finding};

@@ -7,8 +7,10 @@
 
 mod address;
 mod request;
+mod template;
 mod text;
 
 pub use address::{Address, Cidrs, address_of};
-pub use request::{HeaderMatch, QueryMatch, RequestMatch, RequestMatcher};
+pub use request::{HeaderMatch, QueryMatch, RequestMatch, RequestMatcher, is_parameter, split_port, split_query};
+pub use template::Template;
 pub use text::{Text, TextMatch};
