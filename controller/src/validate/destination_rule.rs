@@ -98,6 +98,11 @@ fn check_outlier(at: &At<'_>, outlier: &OutlierDetection) {
     if !outlier.split_external_local_origin_errors && outlier.consecutive_local_origin_failures.unwrap_or(0) > 0 {
         at.key("consecutiveLocalOriginFailures").conflict("it needs splitExternalLocalOriginErrors: true");
     }
+    at.each("outlierDetectionHttpErrorCodes", &outlier.outlier_detection_http_error_codes, |at, code| {
+        if code.as_f64().is_some_and(|code| !(100.0..=599.0).contains(&code)) {
+            at.invalid(format!("{code} is not a status within 100 to 599"));
+        }
+    });
     at.key("maxEjectionPercent").check(values::percent(outlier.max_ejection_percent));
     at.key("minHealthPercent").check(values::percent(outlier.min_health_percent));
 }
@@ -230,9 +235,9 @@ fn check_hash(at: &At<'_>, hash: &ConsistentHash) {
     });
 }
 
-/// For what is smaller than the square of a few thousand.
+/// For what is smaller than the square of a few thousand; 1 counts, as it does for Envoy.
 fn is_prime(number: u64) -> bool {
-    number == 2
+    matches!(number, 1..=3)
         || (number > 1
             && !number.is_multiple_of(2)
             && (3..).step_by(2).take_while(|factor| factor * factor <= number).all(|factor| !number.is_multiple_of(factor)))

@@ -138,6 +138,12 @@ pub(super) fn check_tls(at: &At<'_>, tls: &ServerTls) {
             {
                 at.key(key).conflict(format!("ISTIO_MUTUAL uses the mesh's certificates, not `{text}`"));
             }
+            for (key, set) in [("credentialNames", !tls.credential_names.is_empty()), ("tlsCertificates", !tls.tls_certificates.is_empty())]
+            {
+                if set {
+                    at.key(key).conflict("ISTIO_MUTUAL uses the mesh's certificates");
+                }
+            }
         }
         Passthrough | AutoPassthrough => {
             let named = files(tls).into_iter().chain([("credentialName", &*tls.credential_name), ("caCrl", &*tls.ca_crl)]);

@@ -66,53 +66,56 @@ pub(super) fn value(text: &str) -> Result<(), String> {
     if let Some(bad) = text.chars().find(|c| (c.is_ascii_control() && *c != '\t') || *c == '\u{7f}') {
         return Err(format!("the value of a header cannot hold {bad:?}"));
     }
-    let mut rest = text;
-    while let Some(at) = rest.find('%') {
-        let after = &rest[at + 1..];
-        rest = match after.strip_prefix('%') {
-            Some(after) => after,
-            None => command(after).ok_or_else(|| format!("`%{after}` is not a whole `%NAME%`; write `%%` for a percent sign"))?,
+    let refuse = |why: &str| Err(format!("`{text}` is not a value: {why}; write `%%` for a percent sign"));
+    let (mut place, mut bytes) = (Place::Text, text.bytes().peekable());
+    while let Some(byte) = bytes.next() {
+        place = match (place, byte) {
+            (Place::Text, b'%') => match bytes.peek() {
+                None => return refuse("it ends in a `%`"),
+                Some(b'%') => {
+                    bytes.next();
+                    Place::Text
+                }
+                Some(_) => Place::Name,
+            },
+            (Place::Name | Place::End, b'%') => Place::Text,
+            (Place::Name, b'(') => Place::Arguments,
+            (Place::Arguments, b'[') | (Place::Between, b',') => Place::Item,
+            (Place::Item, b'"') => Place::Argument,
+            (Place::Argument, b'\\') if bytes.next().is_none() => return refuse("it ends in a backslash"),
+            (Place::Argument, b')') | (Place::Closing, b')') => Place::End,
+            (Place::Argument, b'"') => Place::Between,
+            (Place::Between, b']') => Place::Closing,
+            (Place::Text | Place::Name | Place::Argument, _)
+            | (Place::Arguments | Place::Between | Place::Item | Place::Closing | Place::End, b' ') => place,
+            (Place::Arguments, _) => Place::Argument,
+            (Place::Between | Place::Item | Place::Closing | Place::End, _) => {
+                return refuse("the arguments of a `%NAME(…)%` are not a list of texts");
+            }
         };
     }
-    Ok(())
+    if place == Place::Text { Ok(()) } else { refuse("a `%NAME%` does not end") }
 }
 
-/// What follows `NAME%`, `NAME(anything)%` or `NAME([\"texts\"])%`.
-fn command(text: &str) -> Option<&str> {
-    let at = text.find(['%', '('])?;
-    if text.as_bytes()[at] == b'%' {
-        return Some(&text[at + 1..]);
-    }
-    let arguments = text[at + 1..].trim_start_matches(' ');
-    let rest = match arguments.strip_prefix('[') {
-        Some(list) => texts(list)?.trim_start_matches(' ').strip_prefix(')')?,
-        None => until(arguments, ')')?,
-    };
-    rest.trim_start_matches(' ').strip_prefix('%')
-}
-
-/// What follows `"a", "b"]`.
-fn texts(mut rest: &str) -> Option<&str> {
-    loop {
-        rest = until(rest.trim_start_matches(' ').strip_prefix('"')?, '"')?.trim_start_matches(' ');
-        match rest.strip_prefix(',') {
-            Some(next) => rest = next,
-            None => return rest.strip_prefix(']'),
-        }
-    }
-}
-
-/// What follows the first `end` that no backslash stands before.
-fn until(text: &str, end: char) -> Option<&str> {
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        if c == '\\' {
-            chars.next()?;
-        } else if c == end {
-            return Some(&text[at + c.len_utf8()..]);
-        }
-    }
-    None
+/// Where in a value one is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Outside of everything.
+    Text,
+    /// In `NAME`.
+    Name,
+    /// After `NAME(`.
+    Arguments,
+    /// In an argument, which is a text or a bare word.
+    Argument,
+    /// Before a text in a list.
+    Item,
+    /// After a text in a list.
+    Between,
+    /// After the list.
+    Closing,
+    /// After `NAME(…)`.
+    End,
 }
 
 /// Changes to headers.
@@ -163,6 +166,10 @@ mod tests {
             ("%START_TIME(", false),
             ("%A(b)", false),
             ("%A(b\\)%", false),
+            ("%A()%", false),
+            ("%A( b )%", true),
+            ("%A([\"a\"]) %", true),
+            ("%A([\"a\"]x)%", false),
             ("%", false),
             ("a\nb", false),
         ] {
