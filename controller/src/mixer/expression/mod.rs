@@ -200,7 +200,6 @@ impl Expression {
         Outcome { value, referenced: run.referenced }
     }
 
-    #[allow(dead_code, reason = "the translation of rules reads it")]
     pub(super) const fn root(&self) -> &Node {
         &self.root
     }
