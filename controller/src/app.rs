@@ -11,12 +11,14 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 use weir_model::diagnostic;
 
+use crate::finding::Finding;
 use crate::object::Object;
 use crate::serve::{self, Distribution, Proxies};
 use crate::source::folder::Folder;
 use crate::source::watch::{Times, Watch};
 use crate::translate::World;
 use crate::translate::mesh::Mesh;
+use crate::validate;
 
 /// Serves what follows from a folder, until it is told to end. `say` is told what people should know.
 ///
@@ -48,14 +50,23 @@ pub async fn run(folder: &Path, listen: SocketAddr, say: impl Fn(&str)) -> std::
     }
 }
 
-/// What a folder says, with what is wrong with it said.
+/// What a folder says, with what is wrong with it said. An object that is refused is left out, and no other with it.
 #[must_use]
 pub fn world(folder: &Folder, say: impl Fn(&str)) -> World {
-    let shown = diagnostic::render(&folder.diagnostics, std::io::stderr().is_terminal());
+    let mut diagnostics = folder.diagnostics.clone();
+    let mut good = Vec::with_capacity(folder.objects.len());
+    for object in &folder.objects {
+        let findings = validate(object);
+        diagnostics.extend(findings.iter().map(|finding| object.show(finding)));
+        if !findings.iter().any(Finding::is_error) {
+            good.push(object.clone());
+        }
+    }
+    let shown = diagnostic::render(&diagnostics, std::io::stderr().is_terminal());
     if !shown.is_empty() {
         say(shown.trim_end());
     }
-    World::new(&folder.objects, mesh(&folder.objects, &say))
+    World::new(&good, mesh(&good, &say))
 }
 
 /// The mesh configuration, where Istio keeps it: in the ConfigMap `istio` of the root namespace.

@@ -6,12 +6,15 @@
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod docs;
 pub mod finding;
 pub mod mixer;
 pub mod object;
 pub mod serve;
 pub mod source;
 pub mod translate;
+pub mod validate;
 
 pub use finding::{Code, Finding};
 pub use object::{Id, Object};
+pub use validate::validate;
