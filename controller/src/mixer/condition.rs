@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::expression::{Call, Node, Value};
+use super::expression::{Call, Node, Value, matches_regex};
 use super::peer::{Fact, Peer};
 
 /// What a condition looks at.
@@ -124,7 +124,7 @@ impl Test {
 }
 
 fn is_match(pattern: &str, value: &str) -> bool {
-    regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(value))
+    matches_regex(pattern, value) == Ok(true)
 }
 
 /// Whether an address is this one, or in this range.
@@ -244,7 +244,7 @@ fn method(call: &Call, argument: &Node, wanted: bool) -> Result<Formula, String>
     };
     let (value, test) = found.ok_or_else(|| format!("`{call}`: a comparison of two attributes"))?;
     if let Test::Pattern(pattern) = &test {
-        regex::Regex::new(pattern).map_err(|_| format!("{pattern:?}, which is no regular expression"))?;
+        matches_regex(pattern, "").map_err(|_| format!("{pattern:?}, which is no regular expression"))?;
     }
     text(value, &test, wanted, None)
 }

@@ -7,7 +7,7 @@ use weir_model::yaml::document::Way;
 
 use super::condition::{self, All, Compare, List, alternatives, flatten};
 use super::denial::{Answer, MixerDenial};
-use super::expression::{Expression, Type};
+use super::expression::{Expression, Type, matches_regex};
 use super::legacy;
 use super::quota::{Context, MixerQuota, check_binding};
 use super::resources::{Action, Denier, EntryType, Item, ListChecker, ListEntry, QuotaSpec, Rule, Store};
@@ -351,7 +351,7 @@ impl<'a> Translation<'a, '_> {
 fn is_entry(entry: &str, compare: Compare) -> bool {
     match compare {
         Compare::Exact | Compare::IgnoreCase => true,
-        Compare::Regex => regex::Regex::new(entry).is_ok(),
+        Compare::Regex => matches_regex(entry, "").is_ok(),
         Compare::Cidr => {
             let (base, length) = entry.split_once('/').unwrap_or((entry, ""));
             let most = if base.contains(':') { 128 } else { 32 };

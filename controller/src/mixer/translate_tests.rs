@@ -103,6 +103,7 @@ fn expressions_become_conditions() {
         ("match(request.headers[\"x\"], \"user=*\") == false", vec![header(json!({"prefix": "user=", "invert": true}))]),
         ("toLower(request.headers[\"x\"]) == \"john\"", vec![header(json!({"exact": "john", "ignoreCase": true}))]),
         ("\"^jo\".matches(request.headers[\"x\"])", vec![header(json!({"regex": "(?s:.*)(?:^jo)(?s:.*)"}))]),
+        ("\"(?i)jo\".matches(request.headers[\"x\"])", vec![header(json!({"regex": "(?s:.*)(?:(?i)jo)(?s:.*)"}))]),
         ("request.path.startsWith(\"/a\")", vec![attribute("request.path", json!({"prefix": "/a"}))]),
         (
             "request.method == \"GET\" || request.host == \"a\"",

@@ -19,6 +19,8 @@ mod client;
 mod error;
 mod http;
 mod key;
+#[cfg(test)]
+mod laws;
 mod manifest;
 mod reference;
 mod sign;

@@ -55,7 +55,7 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
 /// A new project, with its tests passed.
 fn project(weir: &Path, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let project = folder.join(name);
-    for (arguments, at) in [(&["filter", "new", name][..], folder), (&["filter", "test"], &project)] {
+    for (arguments, at) in [(&["filter", "new", name][..], folder), (&["filter", "test"][..], project.as_path())] {
         let output = Command::new(weir).args(arguments).current_dir(at).output()?;
         ensure!(output.status.success(), "weir {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     }

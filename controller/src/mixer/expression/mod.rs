@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use evaluate::{Outcome, Reference};
+pub(super) use functions::matches_regex;
 pub use functions::timestamp;
 
 use super::vocabulary::Vocabulary;
