@@ -14,13 +14,13 @@ SETUP = @tests/setup.sh
 FILTERS = $(filter-out bundle matching wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
 
 .DEFAULT_GOAL = help
-.PHONY: help setup run install test lint bench fuzz doc clean
+.PHONY: help setup run install test corpus lint bench fuzz doc clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install all that the targets below need, and say what
-	$(SETUP) rust wasm go node netns registry lint fuzz
+	$(SETUP) rust wasm go node netns prometheus registry lint fuzz
 	@echo "setup: everything is here"
 
 run: ## Start a proxy with the standard sample, something behind it, and live counters (ARGS=another.yaml)
@@ -32,8 +32,12 @@ install: ## Build `weir`, and put it where cargo puts programs (~/.cargo/bin)
 	cargo install --locked --quiet --path sdk/cli
 
 test: ## Run every test, and print how many passed and failed
-	$(SETUP) rust wasm go node netns registry
+	$(SETUP) rust wasm go node netns prometheus registry
 	@tests/count.sh cargo test --workspace --no-fail-fast
+
+corpus: ## Hold the controller against what Istio itself answered (WEIR_CORPUS=folder)
+	$(SETUP) rust wasm
+	cargo test -p weir-corpus
 
 lint: ## Check formatting, lints, documentation, licences and banned crates
 	$(SETUP) lint wasm

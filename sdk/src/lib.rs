@@ -40,10 +40,13 @@ extern crate self as weir_sdk;
 struct Readme;
 
 mod abi;
+mod access_log;
+mod attribute_set;
 mod attributes;
 mod call;
 mod config;
 mod conversation;
+mod decision;
 pub mod log;
 mod metrics;
 #[cfg(not(target_arch = "wasm32"))]
@@ -59,12 +62,15 @@ mod stream;
 
 pub use abi::Status;
 pub use abi::pairs::Pairs;
+pub use access_log::AccessLog;
+pub use attribute_set::{AttributeSet, Values};
 pub use attributes::Attributes;
 pub use call::{Answer, Call, CallError, GrpcCall, HttpCall};
 pub use config::{Refusal, parse};
 pub use conversation::{GrpcOpening, GrpcStream};
+pub use decision::{DECISIONS, Decision};
 pub use metrics::{Counter, Gauge, Histogram};
-pub use plugin::{Plugin, add_shared, extension, now, now_nanos, set_shared, shared};
+pub use plugin::{Plugin, add_shared, extension, now, now_nanos, random, set_shared, shared};
 pub use queue::Queue;
 pub use reply::Reply;
 pub use route::Route;

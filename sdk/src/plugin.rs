@@ -80,6 +80,12 @@ pub fn now_nanos() -> u64 {
     abi::now()
 }
 
+/// Randomness of the host's, for seeds and keys; one host call. A filter that needs much of it draws from a generator that this has seeded.
+#[must_use]
+pub fn random() -> u64 {
+    abi::random()
+}
+
 /// A value that all workers and all reloads of a binding share. Its version is for [`set_shared`].
 #[must_use]
 pub fn shared(key: &str) -> Option<(Vec<u8>, u32)> {

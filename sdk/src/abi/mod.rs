@@ -256,6 +256,11 @@ pub(crate) fn now() -> u64 {
     host::now()
 }
 
+/// Eight bytes of randomness.
+pub(crate) fn random() -> u64 {
+    host::random()
+}
+
 /// How often the root context's timer goes; 0 stops it.
 pub(crate) fn set_tick(millis: u32) -> Result<(), Status> {
     Status::check(host::set_tick(millis))

@@ -95,6 +95,11 @@ unsafe extern "C" {
     ) -> u32;
 }
 
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn random_get(buffer: *mut u8, size: usize) -> u32;
+}
+
 /// What a call answered with bytes.
 #[inline]
 fn answer<'a>(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<&'a [u8], u32> {
@@ -275,6 +280,13 @@ pub(super) fn now() -> u64 {
     // SAFETY: see above.
     unsafe { proxy_get_current_time_nanoseconds(&mut time) };
     time
+}
+
+pub(super) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: see above.
+    unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
+    u64::from_le_bytes(bytes)
 }
 
 pub(super) fn set_tick(millis: u32) -> u32 {
