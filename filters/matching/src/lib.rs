@@ -6,9 +6,11 @@
 //! that is no UTF-8 is compared as bytes, and never panics. What it does not do: normalise paths; the core did that before any filter saw them.
 
 mod address;
+mod reading;
 mod request;
 mod text;
 
 pub use address::{Address, Cidrs, address_of};
+pub use reading::any_reading;
 pub use request::{HeaderMatch, QueryMatch, RequestMatch, RequestMatcher};
 pub use text::{Text, TextMatch};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,6 +14,7 @@ use crate::tls::accept::ConnectionInfo;
 /// What filters see of a connection.
 pub(super) struct TcpHost {
     info: Rc<ConnectionInfo>,
+    local: Option<SocketAddr>,
     cluster: Option<Arc<str>>,
     wake: Rc<Wake>,
 }
@@ -45,9 +47,9 @@ pub(super) struct Filters {
 }
 
 /// Begins a connection's way through a chain.
-pub(super) fn open(chain: &Chain, info: Rc<ConnectionInfo>, cluster: Option<Arc<str>>) -> Filters {
+pub(super) fn open(chain: &Chain, info: Rc<ConnectionInfo>, local: Option<SocketAddr>, cluster: Option<Arc<str>>) -> Filters {
     let wake = Rc::<Wake>::default();
-    let mut stream = Stream::new(chain, TcpHost { info, cluster, wake: Rc::clone(&wake) });
+    let mut stream = Stream::new(chain, TcpHost { info, local, cluster, wake: Rc::clone(&wake) });
     stream.new_connection();
     Filters { stream, wake }
 }
@@ -69,6 +71,9 @@ impl StreamHost for TcpHost {
         match (first, second) {
             (b"source", b"address") => text(&self.info.peer?.to_string()),
             (b"source", b"port") => number(self.info.peer?.port()),
+            (b"source", b"direct_address") => text(&self.info.direct_peer?.to_string()),
+            (b"destination", b"address") => text(&self.local?.to_string()),
+            (b"destination", b"port") => number(self.local?.port()),
             (b"connection", b"mtls") => Some(Attribute::Bool(self.info.peer_identity().is_some())),
             (b"connection", b"requested_server_name") => text(self.info.server_name.as_deref()?),
             (b"connection", b"uri_san_peer_certificate") => text(self.info.peer_identity()?.facts().uri_san()?),

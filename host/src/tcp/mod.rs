@@ -158,7 +158,7 @@ impl TcpService {
             Err(refusal) => return refused(record, refusal),
         };
         record.cluster = Some(cluster.name());
-        let filters = self.chain.as_ref().map(|chain| host::open(chain, Rc::clone(info), record.cluster.clone()));
+        let filters = self.chain.as_ref().map(|chain| host::open(chain, Rc::clone(info), info.local(&io), record.cluster.clone()));
         // What a filter closes at once, no upstream hears of.
         if filters.as_ref().is_some_and(|filters| filters.stream.is_reset()) {
             return refused(record, FILTER_CLOSED);
