@@ -25,7 +25,7 @@ pub enum Node {
     /// A text.
     Text,
     /// A text that is one of these.
-    OneOf(&'static [&'static str]),
+    OneOf(&'static [Name]),
     /// A list.
     List(&'static Node),
     /// Names and values.
@@ -35,12 +35,32 @@ pub enum Node {
     /// Exactly one of these fields, or one of these texts.
     Variant {
         /// Variants without a value.
-        names: &'static [&'static str],
+        names: &'static [Name],
         /// Variants with one.
         fields: &'static [Field],
     },
     /// Itself or nothing.
     Optional(&'static Node),
+    /// A type that the author named, with the first paragraph of its documentation.
+    Named {
+        /// Its name.
+        name: &'static str,
+        /// What it is.
+        about: &'static str,
+        /// Its shape.
+        node: &'static Node,
+    },
+}
+
+/// A text that stands for itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Name {
+    /// As it is written.
+    pub name: &'static str,
+    /// The first paragraph of its documentation.
+    pub about: &'static str,
+    /// Whether it is what the type is by default.
+    pub is_default: bool,
 }
 
 /// A field of an object.
@@ -52,6 +72,8 @@ pub struct Field {
     pub about: &'static str,
     /// Whether it may not be left out.
     pub required: bool,
+    /// Whether it is what its type is by default when it is left out: `false`, the empty list. Otherwise its documentation says what it is.
+    pub is_plain: bool,
     /// What it holds.
     pub node: &'static Node,
 }
@@ -164,26 +186,56 @@ impl<const N: usize> Writer<N> {
         self
     }
 
-    const fn names(mut self, names: &[&str]) -> Self {
-        self = self.raw("{\"type\":\"string\",\"enum\":[");
+    /// The alternatives, without what encloses them.
+    const fn names(mut self, names: &[Name]) -> Self {
         let mut at = 0;
         while at < names.len() {
             if at > 0 {
                 self = self.byte(b',');
             }
-            self = self.text(names[at]);
+            self = self.raw("{\"const\":").text(names[at].name);
+            if !names[at].about.is_empty() {
+                self = self.raw(",\"description\":").text(names[at].about);
+            }
+            self = self.byte(b'}');
             at += 1;
         }
-        self.raw("]}")
+        self
+    }
+
+    /// What a value of this shape is when nothing is written, if its type alone says so.
+    const fn default(self, node: &Node) -> Self {
+        match node {
+            Node::Boolean => self.raw(",\"default\":false"),
+            Node::List(_) => self.raw(",\"default\":[]"),
+            Node::Map(_) => self.raw(",\"default\":{}"),
+            Node::Named { node, .. } => self.default(node),
+            Node::OneOf(names) | Node::Variant { names, .. } => {
+                let mut at = 0;
+                while at < names.len() {
+                    if names[at].is_default {
+                        return self.raw(",\"default\":").text(names[at].name);
+                    }
+                    at += 1;
+                }
+                self
+            }
+            _ => self,
+        }
     }
 
     const fn field(self, field: &Field) -> Self {
-        let mut out = self.text(field.name).byte(b':');
-        if field.about.is_empty() {
-            return out.node(field.node);
+        if field.about.is_empty() && !field.is_plain {
+            return self.text(field.name).byte(b':').node(field.node);
         }
-        out = out.raw("{\"description\":").text(field.about).raw(",\"allOf\":[").node(field.node);
-        out.raw("]}")
+        let mut out = self.text(field.name).raw(":{\"allOf\":[").node(field.node).byte(b']');
+        if field.is_plain {
+            out = out.default(field.node);
+        }
+        if !field.about.is_empty() {
+            out = out.raw(",\"description\":").text(field.about);
+        }
+        out.byte(b'}')
     }
 
     const fn fields(self, fields: &[Field]) -> Self {
@@ -211,7 +263,7 @@ impl<const N: usize> Writer<N> {
         out.raw("]}")
     }
 
-    const fn variant(self, names: &[&str], fields: &[Field]) -> Self {
+    const fn variant(self, names: &[Name], fields: &[Field]) -> Self {
         let mut out = self.raw("{\"oneOf\":[");
         let mut first = true;
         if !names.is_empty() {
@@ -241,12 +293,19 @@ impl<const N: usize> Writer<N> {
             }
             Node::Number => self.raw("{\"type\":\"number\"}"),
             Node::Text => self.raw("{\"type\":\"string\"}"),
-            Node::OneOf(names) => self.names(names),
+            Node::OneOf(names) => self.raw("{\"type\":\"string\",\"oneOf\":[").names(names).raw("]}"),
             Node::List(of) => self.raw("{\"type\":\"array\",\"items\":").node(of).byte(b'}'),
             Node::Map(of) => self.raw("{\"type\":\"object\",\"additionalProperties\":").node(of).byte(b'}'),
             Node::Fields(fields) => self.fields(fields),
             Node::Variant { names, fields } => self.variant(names, fields),
             Node::Optional(of) => self.raw("{\"anyOf\":[").node(of).raw(",{\"type\":\"null\"}]}"),
+            Node::Named { name, about, node } => {
+                let mut out = self.raw("{\"title\":").text(name);
+                if !about.is_empty() {
+                    out = out.raw(",\"description\":").text(about);
+                }
+                out.raw(",\"allOf\":[").node(node).raw("]}")
+            }
         }
     }
 }
@@ -269,7 +328,7 @@ impl Node {
     pub fn fields(&self) -> &'static [Field] {
         match self {
             Self::Fields(fields) | Self::Variant { fields, .. } => fields,
-            Self::Optional(of) => of.fields(),
+            Self::Optional(of) | Self::Named { node: of, .. } => of.fields(),
             _ => &[],
         }
     }
@@ -278,7 +337,7 @@ impl Node {
     #[must_use]
     pub fn step(&self, name: &str) -> Option<&'static Self> {
         match self {
-            Self::Optional(of) => of.step(name),
+            Self::Optional(of) | Self::Named { node: of, .. } => of.step(name),
             Self::List(of) | Self::Map(of) => Some(of),
             _ => self.fields().iter().find(|field| field.name == name).map(|field| field.node),
         }

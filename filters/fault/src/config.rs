@@ -25,11 +25,11 @@ pub struct Fault {
     pub delay: Option<Delay>,
     /// Makes them fail.
     pub abort: Option<Abort>,
-    /// Whether clients may ask for their own faults by Envoy's headers, up to the percentages written here.
+    /// Whether clients may ask for their own faults by Envoy's headers, up to the percentages written here; `false` unless written.
     pub headers: bool,
-    /// The most requests that are held at a time; those beyond pass.
+    /// The most requests that are held at a time; those beyond pass. 1000 unless written.
     pub max_active: u32,
-    /// Makes chance repeatable.
+    /// Makes chance repeatable; the time unless written.
     pub seed: Option<u64>,
 }
 

@@ -199,6 +199,19 @@ impl Filter {
         [next, last, retired].into_iter().flatten().min()
     }
 
+    /// How many host calls the current instance has made, its start included; 0 without one.
+    #[must_use]
+    pub fn host_calls(&self) -> u64 {
+        self.current.borrow().as_ref().map_or(0, |vm| vm.host_calls())
+    }
+
+    /// For tests of failures: the current instance ends at its `nth` host call from now, as if it had trapped there. 0 takes that back.
+    pub fn fail_at_host_call(&self, nth: u64) {
+        if let Some(vm) = &*self.current.borrow() {
+            vm.fail_at_host_call(nth);
+        }
+    }
+
     /// Calls the filter's `proxy_on_foreign_function`.
     pub fn call_foreign(&self, function: u32, arguments: Bytes) {
         let current = self.current.borrow().clone();

@@ -13,13 +13,14 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         return Err(Error::new_spanned(generic, "a configuration's type has no parameters: its schema is one text"));
     }
     let of_type = Serde::read(&input.attrs)?;
+    let derives_default = derives_default(&input.attrs);
     let node = match &input.data {
         Data::Struct(data) => match &data.fields {
             Fields::Unnamed(fields) if fields.unnamed.len() == 1 => {
                 let inner = &fields.unnamed[0].ty;
                 quote!(<#inner as ::weir_sdk::schema::Schema>::NODE)
             }
-            fields => object(fields, &of_type)?,
+            fields => object(fields, &of_type, derives_default)?,
         },
         Data::Enum(data) => variants(data.variants.iter(), &of_type)?,
         Data::Union(data) => return Err(Error::new_spanned(data.union_token, "a union cannot be read from a configuration")),
@@ -28,13 +29,14 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let strict = (!is_newtype).then(|| quote!(deny_unknown_fields,));
     let rename = (of_type.rename_all.is_none() && !is_newtype).then(|| quote!(rename_all = "camelCase",));
     let name = &input.ident;
+    let (text, about) = (name.to_string(), about(&input.attrs));
     Ok(quote! {
         #[derive(::weir_sdk::serde::Deserialize)]
         #[serde(crate = "::weir_sdk::serde", #strict #rename)]
         #input
 
         impl ::weir_sdk::schema::Schema for #name {
-            const NODE: ::weir_sdk::schema::Node = #node;
+            const NODE: ::weir_sdk::schema::Node = ::weir_sdk::schema::Node::Named { name: #text, about: #about, node: &#node };
         }
     })
 }
@@ -45,6 +47,8 @@ struct Serde {
     rename: Option<String>,
     rename_all: Option<String>,
     default: bool,
+    /// The default is that of a function, which the schema cannot know.
+    default_by: bool,
     skip: bool,
 }
 
@@ -64,6 +68,7 @@ impl Serde {
                     serde.default = true;
                     if meta.input.peek(Token![=]) {
                         text(&meta)?;
+                        serde.default_by = true;
                     }
                 } else if meta.path.is_ident("deserialize_with") || meta.path.is_ident("with") || meta.path.is_ident("try_from") {
                     text(&meta)?;
@@ -129,11 +134,19 @@ fn about(attributes: &[Attribute]) -> String {
     lines.join(" ")
 }
 
+/// Whether the type's default is that of its fields.
+fn derives_default(attributes: &[Attribute]) -> bool {
+    attributes.iter().filter(|attribute| attribute.path().is_ident("derive")).any(|attribute| {
+        let paths = attribute.parse_args_with(syn::punctuated::Punctuated::<syn::Path, Token![,]>::parse_terminated);
+        paths.is_ok_and(|paths| paths.iter().any(|path| path.segments.last().is_some_and(|last| last.ident == "Default")))
+    })
+}
+
 fn is_option(field: &Field) -> bool {
     matches!(&field.ty, syn::Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
 }
 
-fn object(fields: &Fields, of_type: &Serde) -> Result<TokenStream> {
+fn object(fields: &Fields, of_type: &Serde, derives_default: bool) -> Result<TokenStream> {
     let mut list = Vec::new();
     for field in fields {
         let serde = Serde::read(&field.attrs)?;
@@ -145,8 +158,11 @@ fn object(fields: &Fields, of_type: &Serde) -> Result<TokenStream> {
         };
         let name = serde.name(&ident.to_string(), of_type.rename_all.as_deref());
         let required = !(serde.default || of_type.default || is_option(field));
+        let is_plain =
+            (serde.default && !serde.default_by) || (!serde.default && of_type.default && !of_type.default_by && derives_default);
         let (about, ty) = (about(&field.attrs), &field.ty);
-        list.push(quote!(::weir_sdk::schema::Field { name: #name, about: #about, required: #required, node: &<#ty as ::weir_sdk::schema::Schema>::NODE }));
+        let node = quote!(&<#ty as ::weir_sdk::schema::Schema>::NODE);
+        list.push(quote!(::weir_sdk::schema::Field { name: #name, about: #about, required: #required, is_plain: #is_plain, node: #node }));
     }
     Ok(quote!(::weir_sdk::schema::Node::Fields(&[#(#list),*])))
 }
@@ -162,7 +178,8 @@ fn variants<'v>(variants: impl Iterator<Item = &'v Variant>, of_type: &Serde) ->
         let about = about(&variant.attrs);
         let node = match &variant.fields {
             Fields::Unit => {
-                names.push(name);
+                let is_default = variant.attrs.iter().any(|attribute| attribute.path().is_ident("default"));
+                names.push(quote!(::weir_sdk::schema::Name { name: #name, about: #about, is_default: #is_default }));
                 continue;
             }
             Fields::Unnamed(unnamed) if unnamed.unnamed.len() == 1 => {
@@ -172,11 +189,11 @@ fn variants<'v>(variants: impl Iterator<Item = &'v Variant>, of_type: &Serde) ->
             Fields::Unnamed(unnamed) => return Err(Error::new_spanned(unnamed, "a variant has one value, or named fields")),
             // serde keeps the names of a variant's fields as they are written, unless told otherwise.
             named => {
-                let object = object(named, &Serde { rename_all: Some("snake_case".into()), ..Serde::default() })?;
+                let object = object(named, &Serde { rename_all: Some("snake_case".into()), ..Serde::default() }, false)?;
                 quote!(&#object)
             }
         };
-        fields.push(quote!(::weir_sdk::schema::Field { name: #name, about: #about, required: false, node: #node }));
+        fields.push(quote!(::weir_sdk::schema::Field { name: #name, about: #about, required: false, is_plain: false, node: #node }));
     }
     if fields.is_empty() {
         return Ok(quote!(::weir_sdk::schema::Node::OneOf(&[#(#names),*])));

@@ -11,8 +11,34 @@ use weir_wasm::{LocalReply, MessageMap, Side, Stream};
 use crate::MemoryStream;
 use crate::tester::Worker;
 
+/// How a body is cut into pieces. A filter that treats them differently has a mistake: where a body is cut is the network's chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunking {
+    /// All in one piece.
+    Whole,
+    /// Every byte by itself.
+    Bytes,
+    /// Pieces of seven bytes: few things that a filter looks for begin and end there.
+    Odd,
+}
+
+impl Chunking {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Whole, Self::Bytes, Self::Odd];
+
+    fn cut(self, body: &[Bytes]) -> Vec<Bytes> {
+        let whole = Bytes::from(body.concat());
+        let size = match self {
+            Self::Whole => whole.len().max(1),
+            Self::Bytes => 1,
+            Self::Odd => 7,
+        };
+        (0..whole.len()).step_by(size).map(|at| whole.slice(at..(at + size).min(whole.len()))).collect()
+    }
+}
+
 /// A request to be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestBuilder<'w> {
     worker: &'w Worker,
     headers: Vec<(String, String)>,
@@ -96,6 +122,31 @@ impl<'w> RequestBuilder<'w> {
     pub fn stream(mut self, prepare: impl FnOnce(&mut MemoryStream)) -> Self {
         prepare(&mut self.prepare);
         self
+    }
+
+    /// Cuts both bodies anew.
+    #[must_use]
+    pub fn cut(mut self, chunking: Chunking) -> Self {
+        self.body = chunking.cut(&self.body);
+        self.upstream.body = chunking.cut(&self.upstream.body);
+        self
+    }
+
+    /// Runs it once with each [`Chunking`] of both bodies, and checks each.
+    ///
+    /// # Panics
+    /// When what came through depends on how the bodies were cut: status, headers, bodies.
+    #[track_caller]
+    pub fn each_chunking(self, check: impl Fn(&Exchange)) {
+        let mut first = None;
+        for chunking in Chunking::ALL {
+            let exchange = self.clone().cut(chunking).run();
+            check(&exchange);
+            let seen =
+                (exchange.status(), exchange.request_headers(), exchange.request_body(), exchange.response_headers(), exchange.body());
+            let whole = first.get_or_insert_with(|| seen.clone());
+            assert_eq!(*whole, seen, "what came through bodies cut {chunking:?} (right) differs from that of whole ones (left)");
+        }
     }
 
     /// Sends it, as far as the filters let it through.
@@ -267,6 +318,12 @@ impl Exchange {
     #[must_use]
     pub fn body(&self) -> String {
         String::from_utf8_lossy(&self.response.body).into_owned()
+    }
+
+    /// The number of the route action that a filter chose, in the order in which they were defined.
+    #[must_use]
+    pub fn route(&self) -> Option<u32> {
+        self.stream.host().route
     }
 
     /// Whether trailers came through, by side.

@@ -13,6 +13,7 @@ use weir_wasm::{
 };
 
 use crate::Value;
+use crate::native::RELAY;
 
 /// A line that the filter, or the host about the filter, logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +65,25 @@ impl Callout {
         list.extend(headers.iter().map(|(name, value)| (copy(name), copy(value))));
         self.reply.http(HttpReply { headers: list, body: copy(body), trailers: Vec::new() });
     }
+
+    /// Fails it: no connection, a reset, a timeout.
+    pub fn fail(self) {
+        drop(self);
+    }
+
+    /// Answers a unary gRPC callout with a message.
+    pub fn respond_grpc(self, message: &[u8]) {
+        self.reply.grpc_message(Bytes::copy_from_slice(message));
+        self.reply.grpc_close(0, "");
+    }
+
+    /// Ends a gRPC callout, or stream, with this status.
+    pub fn close_grpc(self, status: u32, message: &str) {
+        self.reply.grpc_close(status, message);
+    }
 }
 
+type Script = Box<dyn FnMut(Callout)>;
 type ForeignFunction = Box<dyn Fn(&[u8]) -> Foreign>;
 
 /// A [`Host`] in memory.
@@ -76,6 +94,8 @@ pub struct MemoryHost {
     log_level: Cell<Level>,
     log: RefCell<Vec<LoggedLine>>,
     callouts: RefCell<Vec<Callout>>,
+    scripts: RefCell<BTreeMap<String, Script>>,
+    relayed: Cell<u64>,
     /// Messages sent on gRPC streams, and whether each ended its side.
     pub grpc_sent: RefCell<Vec<(CallId, Bytes, bool)>>,
     /// Callouts that were cancelled, and whether politely.
@@ -105,6 +125,8 @@ impl Default for MemoryHost {
             log_level: Cell::new(Level::Trace),
             log: RefCell::default(),
             callouts: RefCell::default(),
+            scripts: RefCell::default(),
+            relayed: Cell::new(0),
             grpc_sent: RefCell::default(),
             cancelled: RefCell::default(),
             timer_changes: Cell::new(0),
@@ -172,6 +194,17 @@ impl MemoryHost {
         if callouts.is_empty() { None } else { Some(callouts.remove(0)) }
     }
 
+    /// Answers all callouts to `upstream` from now on, at once, each by this: `worker.host.script("auth", |call| call.respond(200, &[], "anna"))`.
+    /// A closure that counts answers the first differently from the second. One that keeps the callout answers later.
+    pub fn script(&self, upstream: &str, answer: impl FnMut(Callout) + 'static) {
+        self.scripts.borrow_mut().insert(upstream.to_owned(), Box::new(answer));
+    }
+
+    /// Host calls that were a native filter's relay's own.
+    pub(crate) fn relayed(&self) -> u64 {
+        self.relayed.get()
+    }
+
     /// From now on callouts fail to start; `None`: they start again.
     pub fn refuse_callouts(&self, error: Option<CalloutError>) {
         self.refuse.set(error);
@@ -191,7 +224,14 @@ impl MemoryHost {
         match self.refuse.get() {
             Some(error) => Err(error),
             None => {
-                self.callouts.borrow_mut().push(callout);
+                // Taken out while it runs: it may script another.
+                let script = self.scripts.borrow_mut().remove_entry(&callout.upstream);
+                if let Some((upstream, mut script)) = script {
+                    script(callout);
+                    self.scripts.borrow_mut().entry(upstream).or_insert(script);
+                } else {
+                    self.callouts.borrow_mut().push(callout);
+                }
                 Ok(())
             }
         }
@@ -278,6 +318,9 @@ impl Host for MemoryHost {
     }
 
     fn foreign(&self, _binding: &str, name: &str, arguments: &[u8]) -> Foreign {
+        if name.starts_with(RELAY) {
+            self.relayed.set(self.relayed.get() + 1);
+        }
         self.foreign.borrow().get(name).map_or(Foreign::Unknown, |function| function(arguments))
     }
 }

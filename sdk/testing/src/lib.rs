@@ -14,15 +14,19 @@
 //! or randomness. [`MemoryHost`] and [`MemoryStream`] are a complete implementation of the traits a proxy implements; [`Tester`], [`Worker`] and
 //! [`Exchange`] are the short way to use them. What it does not do: it speaks no protocol, and the upstream is what the test says it is.
 
+mod budget;
 mod build;
 mod exchange;
 mod host;
 mod native;
 mod stream;
+mod tcp;
 mod tester;
 
-pub use exchange::{Exchange, RequestBuilder};
+pub use budget::Budget;
+pub use exchange::{Chunking, Exchange, RequestBuilder};
 pub use host::{Callout, LoggedLine, MemoryHost};
 pub use stream::{MemoryStream, Value};
+pub use tcp::Connection;
 pub use tester::{TestError, Tester, Worker};
 pub use weir_wasm as host_api;

@@ -12,7 +12,7 @@ use weir_wasm::{Attribute, Foreign, Headers, LocalReply, MessageMap, Path, Side,
 pub type Value = Attribute<'static>;
 
 /// A [`StreamHost`] in memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MemoryStream {
     maps: [Option<Pairs>; 4],
     attributes: BTreeMap<Vec<u8>, Value>,

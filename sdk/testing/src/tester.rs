@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use weir_sdk::native::Registered;
 use weir_wasm::module::cache::Cache;
-use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, Filter, LoadError, SharedHost, StartError, Stream, Upstreams};
+use weir_wasm::{
+    Binding, BindingConfig, Chain, Engine, EngineOptions, FailurePolicy, Filter, Kind, LoadError, SharedHost, StartError, Stream, Upstreams,
+};
 
+use crate::budget::Budget;
 use crate::exchange::RequestBuilder;
 use crate::native::Relay;
-use crate::{MemoryHost, MemoryStream};
+use crate::{Connection, MemoryHost, MemoryStream};
 
 /// A filter under test. Built like its binding, then started.
 #[derive(Debug)]
@@ -140,6 +143,18 @@ impl Tester {
         self
     }
 
+    /// For TCP connections: see [`Worker::connect`].
+    #[must_use]
+    pub fn tcp(self) -> Self {
+        self.binding(|binding| binding.kind = Kind::Tcp)
+    }
+
+    /// What happens to streams when the filter cannot run; `Closed` unless this is called.
+    #[must_use]
+    pub fn failure_policy(self, policy: FailurePolicy) -> Self {
+        self.binding(|binding| binding.failure_policy = policy)
+    }
+
     /// A further filter behind this one in the chain.
     #[must_use]
     pub fn then(mut self, next: Self) -> Self {
@@ -211,13 +226,55 @@ impl Worker {
     /// The value of a counter or gauge that the first filter defined.
     #[must_use]
     pub fn metric(&self, name: &str) -> Option<i64> {
-        use weir_wasm::metrics::Value;
         let series = self.filter().binding().metrics().snapshot();
-        series.iter().find(|series| &*series.name == name).map(|series| match &series.value {
-            Value::Counter(count) => count.cast_signed(),
-            Value::Gauge(value) => *value,
-            Value::Histogram(histogram) => histogram.count().cast_signed(),
-        })
+        series.iter().find(|series| &*series.name == name).map(|series| value(&series.value))
+    }
+
+    /// The value of one series: a metric with exactly these labels, in any order.
+    #[must_use]
+    pub fn metric_with(&self, name: &str, labels: &[(&str, &str)]) -> Option<i64> {
+        let series = self.filter().binding().metrics().snapshot();
+        let fits =
+            |of: &[(Box<str>, Box<str>)]| of.len() == labels.len() && of.iter().all(|(name, value)| labels.contains(&(&**name, &**value)));
+        series.iter().find(|series| &*series.name == name && fits(&series.labels)).map(|series| value(&series.value))
+    }
+
+    /// Whether any line so far contains `text`.
+    #[must_use]
+    pub fn logged(&self, text: &str) -> bool {
+        self.host.logged(text)
+    }
+
+    /// How many host calls the first filter's instance has made. Those of a native filter are the same as those of its module: what the relay
+    /// needs for itself is not counted.
+    #[must_use]
+    pub fn host_calls(&self) -> u64 {
+        self.filter().host_calls() - self.host.relayed()
+    }
+
+    /// The first filter's instance ends at its `nth` host call from now, as if it had trapped there: what becomes of the stream is the failure
+    /// policy's. 0 takes that back. For modules: a native filter's relay makes host calls of its own.
+    pub fn trap_at(&self, nth: u64) {
+        self.filter().fail_at_host_call(nth);
+    }
+
+    /// Measures what `run` costs, to compare it with what it may cost:
+    /// `worker.budget(|worker| worker.get("/").run()).host_calls(3).micros(200.0);`
+    #[must_use = "it fails a test once it is compared: .host_calls(N)"]
+    pub fn budget<T>(&self, run: impl FnMut(&Self) -> T) -> Budget {
+        Budget::measure(self, run)
+    }
+
+    /// A TCP connection through the chain, for filters under [`Tester::tcp`].
+    #[must_use]
+    pub fn connect(&self) -> Connection {
+        Connection::new(self.stream())
+    }
+
+    /// Lets time pass: moves the clocks, then runs what is due.
+    pub fn pass(&self, time: Duration) {
+        self.host.advance(time);
+        self.run_timers();
     }
 
     /// A stream of one's own.
@@ -243,5 +300,14 @@ impl Worker {
         for filter in self.chain.filters() {
             filter.run_timers();
         }
+    }
+}
+
+fn value(value: &weir_wasm::metrics::Value) -> i64 {
+    use weir_wasm::metrics::Value;
+    match value {
+        Value::Counter(count) => count.cast_signed(),
+        Value::Gauge(value) => *value,
+        Value::Histogram(histogram) => histogram.count().cast_signed(),
     }
 }

@@ -361,13 +361,18 @@ mod schema {
         #[serde(default)]
         pub(crate) names: Vec<String>,
         pub(crate) by_name: BTreeMap<String, f64>,
+        #[serde(default)]
         pub(crate) mode: Mode,
         pub(crate) choice: Choice,
     }
 
+    /// How much.
     #[config]
+    #[derive(Default)]
     pub(crate) enum Mode {
+        /// All of it.
         FullOn,
+        #[default]
         Off,
     }
 
@@ -390,16 +395,16 @@ fn a_schema_says_what_is_read() {
     let rendered: [u8; length(&NODE)] = render(&NODE);
     let text = std::str::from_utf8(&rendered).unwrap();
     let expected = concat!(
-        r#"{"type":"object","additionalProperties":false,"properties":{"#,
-        r#""count":{"description":"How many \"things\".","allOf":[{"type":"integer","minimum":0,"maximum":255}]},"#,
+        r#"{"title":"All","allOf":[{"type":"object","additionalProperties":false,"properties":{"#,
+        r#""count":{"allOf":[{"type":"integer","minimum":0,"maximum":255}],"description":"How many \"things\"."},"#,
         r#""maybe":{"anyOf":[{"type":"integer","minimum":-128,"maximum":127},{"type":"null"}]},"#,
-        r#""names":{"type":"array","items":{"type":"string"}},"#,
+        r#""names":{"allOf":[{"type":"array","items":{"type":"string"}}],"default":[]},"#,
         r#""byName":{"type":"object","additionalProperties":{"type":"number"}},"#,
-        r#""mode":{"type":"string","enum":["fullOn","off"]},"#,
-        r#""choice":{"oneOf":[{"type":"string","enum":["nothing"]},"#,
-        r#"{"type":"object","additionalProperties":false,"properties":{"number":{"description":"That many.","allOf":[{"type":"integer","minimum":0,"maximum":65535}]}},"required":["number"]},"#,
-        r#"{"type":"object","additionalProperties":false,"properties":{"pair":{"type":"object","additionalProperties":false,"properties":{"left":{"type":"boolean"},"right":{"type":"boolean"}},"required":["left","right"]}},"required":["pair"]}]}"#,
-        r#"},"required":["count","byName","mode","choice"]}"#
+        r#""mode":{"allOf":[{"title":"Mode","description":"How much.","allOf":[{"type":"string","oneOf":[{"const":"fullOn","description":"All of it."},{"const":"off"}]}]}],"default":"off"},"#,
+        r#""choice":{"title":"Choice","allOf":[{"oneOf":[{"const":"nothing"},"#,
+        r#"{"type":"object","additionalProperties":false,"properties":{"number":{"allOf":[{"type":"integer","minimum":0,"maximum":65535}],"description":"That many."}},"required":["number"]},"#,
+        r#"{"type":"object","additionalProperties":false,"properties":{"pair":{"type":"object","additionalProperties":false,"properties":{"left":{"type":"boolean"},"right":{"type":"boolean"}},"required":["left","right"]}},"required":["pair"]}]}]}"#,
+        r#"},"required":["count","byName","choice"]}]}"#
     );
     assert_eq!(text, expected);
     let read: schema::All =

@@ -350,6 +350,18 @@ impl Vm {
         !lock(&announced).is_empty()
     }
 
+    /// How many host calls it has made; 0 while it is entered.
+    pub(crate) fn host_calls(&self) -> u64 {
+        self.core.try_borrow().ok().and_then(|core| Some(core.as_ref()?.store.data().host_calls.made())).unwrap_or(0)
+    }
+
+    /// Its `nth` host call from now ends it.
+    pub(crate) fn fail_at_host_call(&self, nth: u64) {
+        if let Ok(Some(core)) = self.core.try_borrow_mut().as_deref_mut() {
+            core.store.data_mut().host_calls.end_at(nth);
+        }
+    }
+
     /// The proxy calls a foreign function of the filter: `proxy_on_foreign_function`, arguments in buffer 8.
     pub(crate) fn call_foreign(&self, function: u32, arguments: Bytes) -> Result<(), Dead> {
         self.with(|core| {

@@ -44,6 +44,39 @@ pub(crate) struct Root {
     pub(crate) lingers: bool,
 }
 
+/// How many host calls an instance has made, and at which one it ends: counted down, so that one operation on the way of a request serves both.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostCalls {
+    left: u64,
+    /// Calls made are this less what is left.
+    total: u64,
+}
+
+impl Default for HostCalls {
+    fn default() -> Self {
+        Self { left: u64::MAX, total: u64::MAX }
+    }
+}
+
+impl HostCalls {
+    /// Counts one; `false`: it is the one that ends the instance.
+    #[inline(always)]
+    pub(crate) fn count(&mut self) -> bool {
+        self.left = self.left.wrapping_sub(1);
+        self.left != 0
+    }
+
+    pub(crate) fn made(self) -> u64 {
+        self.total.wrapping_sub(self.left)
+    }
+
+    /// The `nth` from now ends the instance; 0 takes that back.
+    pub(crate) fn end_at(&mut self, nth: u64) {
+        let left = if nth == 0 { u64::MAX } else { nth };
+        *self = Self { left, total: self.made().wrapping_add(left) };
+    }
+}
+
 /// Queue items announced by any thread and not yet told to the guest: queue id and how many.
 pub(crate) type Announced = Arc<Mutex<VecDeque<(u32, u32)>>>;
 
@@ -54,6 +87,8 @@ pub(crate) struct State {
     pub(crate) stats: Rc<StatsShard>,
     pub(crate) metrics: Rc<Shard>,
 
+    /// Counts host calls; see [`HostCalls`].
+    pub(crate) host_calls: HostCalls,
     pub(crate) mode: Mode,
     /// The callback that runs, or ran last.
     pub(crate) callback: Callback,
@@ -107,6 +142,7 @@ impl State {
             stats: parts.stats.clone(),
             metrics: parts.metrics.clone(),
             vm,
+            host_calls: HostCalls::default(),
             mode: Mode::Starting,
             turn: 0,
             clock: binding.engine().ticker().clone(),
