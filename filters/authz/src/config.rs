@@ -17,8 +17,8 @@ pub struct Authz {
     pub trust_domain_aliases: Vec<String>,
     /// Who decides for policies with the action `CUSTOM`.
     pub providers: Vec<Provider>,
-    /// Which readings of a path the policies are held against.
-    pub path_readings: PathReadings,
+    /// Which readings of a request the policies are held against.
+    pub readings: Readings,
 }
 
 impl Default for Authz {
@@ -28,20 +28,21 @@ impl Default for Authz {
             trust_domain: "cluster.local".to_owned(),
             trust_domain_aliases: Vec::new(),
             providers: Vec::new(),
-            path_readings: PathReadings::default(),
+            readings: Readings::default(),
         }
     }
 }
 
-/// Which readings of a path policies are held against.
+/// Which readings of a request policies are held against.
 #[config]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum PathReadings {
-    /// All that servers are known to have: without `;parameters`, `%2F` and `\` as slashes, `//` as one, decoded twice. All of them must be allowed.
+pub enum Readings {
+    /// All that servers are known to have, and each must be allowed: a path without `;parameters`, with `%2F` and `\` as slashes, `//` as one, decoded twice;
+    /// a method in any case; any value of a header that came more than once.
     #[default]
     All,
-    /// Only the path as the proxy normalised it, as in Istio.
+    /// Only the request as the proxy normalised it, as in Istio.
     AsIs,
 }
 

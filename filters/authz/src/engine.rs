@@ -3,7 +3,7 @@
 use weir_filter_matching::any_reading;
 use weir_sdk::{Counter, Refusal};
 
-use crate::config::{Action, Authz, PathReadings, Policy};
+use crate::config::{Action, Authz, Policy, Readings};
 use crate::facts::Facts;
 use crate::rules::Rule;
 use crate::trust::TrustDomains;
@@ -50,9 +50,10 @@ pub(crate) enum Kind {
 impl Engine {
     pub(crate) fn new(config: &Authz) -> Result<Self, Refusal> {
         let trust = TrustDomains::new(&config.trust_domain, &config.trust_domain_aliases);
+        let all_readings = config.readings == Readings::All;
         let mut policies = Vec::new();
         for (at, policy) in config.policies.iter().enumerate() {
-            policies.push(Compiled::new(policy, &trust).map_err(|refusal| refusal.within(&format!("policies[{at}]")))?);
+            policies.push(Compiled::new(policy, &trust, all_readings).map_err(|refusal| refusal.within(&format!("policies[{at}]")))?);
         }
         let counter = |verdict: &str| Counter::define("weir_authz_requests_total", &[("verdict", verdict)]);
         Ok(Self {
@@ -60,7 +61,7 @@ impl Engine {
             allowed: counter("allowed_by_none")?,
             unmatched: counter("denied_by_none")?,
             would_be_unmatched: counter("would_be_denied_by_none")?,
-            all_readings: config.path_readings == PathReadings::All,
+            all_readings,
         })
     }
 
@@ -142,7 +143,7 @@ impl Engine {
 }
 
 impl Compiled {
-    fn new(policy: &Policy, trust: &TrustDomains) -> Result<Self, Refusal> {
+    fn new(policy: &Policy, trust: &TrustDomains, all_readings: bool) -> Result<Self, Refusal> {
         if policy.name.is_empty() {
             return Err(Refusal::at("name", "a policy needs a name: it is what is counted and logged"));
         }
@@ -166,7 +167,7 @@ impl Compiled {
         };
         let mut rules = Vec::new();
         for (at, rule) in policy.rules.iter().enumerate() {
-            let compiled = Rule::new(rule, policy, trust).map_err(|refusal| refusal.within(&format!("rules[{at}]")))?;
+            let compiled = Rule::new(rule, policy, trust, all_readings).map_err(|refusal| refusal.within(&format!("rules[{at}]")))?;
             rules.push((compiled, format!("ns[{}]-policy[{}]-rule[{at}]", policy.namespace, policy.name)));
         }
         let labels = [("namespace", policy.namespace.as_str()), ("policy", &policy.name), ("verdict", word)];

@@ -74,6 +74,10 @@ impl<'c> Facts<'c> {
         self.headers.get(name)
     }
 
+    pub(crate) fn headers(&self) -> Headers<'c> {
+        self.headers
+    }
+
     /// Without its query.
     pub(crate) fn path(&self) -> &'c [u8] {
         self.path.get_or_init(|| {

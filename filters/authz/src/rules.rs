@@ -3,7 +3,7 @@
 //! What always holds, as in Istio: what is absent never meets a condition, and always meets its `not` twin; a condition that only HTTP can meet is never met
 //! on a TCP connection, which drops a whole rule of an `ALLOW` policy, and only the condition of any other: less is allowed, more is refused.
 
-use weir_filter_matching::{Address, Cidrs};
+use weir_filter_matching::{Address, Cidrs, any_header_reading, every_header_reading};
 use weir_sdk::Refusal;
 
 use crate::config::{self, Action, Condition, Operation, Policy, Source};
@@ -27,6 +27,8 @@ pub(crate) struct Rule {
 struct Test {
     about: About,
     not: bool,
+    /// One reading of a method or a header is enough to meet it. Where that refuses, and not where it allows.
+    liberal: bool,
 }
 
 /// What a condition is about, and any of the values that meet it.
@@ -53,11 +55,12 @@ enum About {
 struct Scope<'a> {
     policy: &'a Policy,
     trust: &'a TrustDomains,
+    all_readings: bool,
 }
 
 impl Rule {
-    pub(crate) fn new(rule: &config::Rule, policy: &Policy, trust: &TrustDomains) -> Result<Self, Refusal> {
-        let scope = Scope { policy, trust };
+    pub(crate) fn new(rule: &config::Rule, policy: &Policy, trust: &TrustDomains, all_readings: bool) -> Result<Self, Refusal> {
+        let scope = Scope { policy, trust, all_readings };
         let mut compiled = Self { from: Vec::new(), to: Vec::new(), when: Vec::new() };
         for (at, from) in rule.from.iter().enumerate() {
             let tests = scope.source(&from.source).map_err(|refusal| refusal.within(&format!("from[{at}].source")))?;
@@ -256,7 +259,8 @@ impl Scope<'_> {
             return Err(Refusal::at(format!("{field}[{at}]"), "an empty value is not allowed"));
         }
         if !values.is_empty() {
-            tests.push(Test { about: compile(values).map_err(|refusal| refusal.within(field))?, not });
+            let liberal = self.all_readings && (self.policy.action == Action::Allow) == not;
+            tests.push(Test { about: compile(values).map_err(|refusal| refusal.within(field))?, not, liberal });
         }
         Ok(())
     }
@@ -304,7 +308,7 @@ impl About {
         matches!(self, Self::Token(_) | Self::Claim(..) | Self::Header(..) | Self::Host(..) | Self::Method(..) | Self::Path(_))
     }
 
-    fn is_met(&self, facts: &Facts<'_>, path: &[u8]) -> bool {
+    fn is_met(&self, facts: &Facts<'_>, path: &[u8], liberal: bool) -> bool {
         let of = |patterns: &[Pattern], text: Option<&[u8]>| text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)));
         match self {
             Self::DirectAddress(ranges) => facts.direct_address().is_some_and(|address| ranges.contains(address)),
@@ -324,9 +328,15 @@ impl About {
             }
             Self::Claim(names, patterns) => facts.claim(names).is_some_and(|claim| is_claim(claim, patterns)),
             // A header, host or method that is there but empty is present.
-            Self::Header(name, patterns, is_any) => facts.header(name).is_some_and(|value| *is_any || of(patterns, Some(value))),
+            Self::Header(name, patterns, is_any) => {
+                let is = |value: Option<&[u8]>| value.is_some_and(|value| *is_any || of(patterns, Some(value)));
+                if liberal { any_header_reading(facts.headers(), name, is) } else { every_header_reading(facts.headers(), name, is) }
+            }
             Self::Host(patterns, is_any) => facts.host().is_some_and(|host| *is_any || is_host(host, patterns)),
-            Self::Method(patterns, is_any) => facts.method().is_some_and(|method| *is_any || of(patterns, Some(method))),
+            Self::Method(patterns, is_any) => facts.method().is_some_and(|method| {
+                let ignoring_case = || patterns.iter().any(|pattern| pattern.matches_ignoring_case(method));
+                *is_any || of(patterns, Some(method)) || (liberal && ignoring_case())
+            }),
             Self::Path(patterns) => patterns.iter().any(|pattern| pattern.matches(path)),
         }
     }
@@ -334,7 +344,7 @@ impl About {
 
 impl Test {
     fn holds(&self, facts: &Facts<'_>, path: &[u8]) -> bool {
-        self.about.is_met(facts, path) != self.not
+        self.about.is_met(facts, path, self.liberal) != self.not
     }
 }
 

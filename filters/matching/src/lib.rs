@@ -11,6 +11,6 @@ mod request;
 mod text;
 
 pub use address::{Address, Cidrs, address_of};
-pub use reading::any_reading;
-pub use request::{HeaderMatch, QueryMatch, RequestMatch, RequestMatcher};
+pub use reading::{any_header_reading, any_reading, every_header_reading};
+pub use request::{HeaderMatch, QueryMatch, Readings, RequestMatch, RequestMatcher};
 pub use text::{Text, TextMatch};

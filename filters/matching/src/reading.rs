@@ -1,10 +1,12 @@
-//! What else a path may mean to who serves it.
+//! What else a path or a header may mean to who serves it.
 //!
 //! The core hands every filter one spelling of a path, and the origin the same. Some servers still read it as another one: they drop what follows a
 //! semicolon, take `%2F` or a backslash for a slash, `//` for one slash, or decode twice. A rule that protects a path has to hold for each reading.
 //!
 //! What always holds: a path in which nothing can be read in two ways has one reading, and costs one look at its bytes; there are at most
 //! [`MOST`] readings. What it does not do: fold upper and lower case, or take a slash from the end: those are other paths.
+
+use weir_sdk::Headers;
 
 /// How many readings a path has at most.
 const MOST: usize = 5;
@@ -14,10 +16,35 @@ pub fn any_reading(path: &[u8], mut test: impl FnMut(&[u8]) -> bool) -> bool {
     test(path) || (is_ambiguous(path) && others(path).iter().any(|reading| test(reading)))
 }
 
+/// Whether a test holds for any reading of a header: all of its values joined, each value by itself, and each entry of a list in them. Servers differ in which
+/// of several they take. What is absent is read once, as that.
+pub fn any_header_reading(headers: Headers<'_>, name: &str, mut test: impl FnMut(Option<&[u8]>) -> bool) -> bool {
+    let joined = headers.get(name);
+    // Some hosts hand over the first value only, so all of them are looked at.
+    test(joined)
+        || (joined.is_some() && values(headers, name).any(|value| test(Some(value)) || entries(value).any(|entry| test(Some(entry)))))
+}
+
+fn entries(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let list = if value.contains(&b',') { value } else { &[] };
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty())
+}
+
+/// Whether a test holds for every value of a header that came more than once, and for all of them joined.
+pub fn every_header_reading(headers: Headers<'_>, name: &str, mut test: impl FnMut(Option<&[u8]>) -> bool) -> bool {
+    let joined = headers.get(name);
+    test(joined) && (joined.is_none() || values(headers, name).all(|value| test(Some(value))))
+}
+
+fn values<'c>(headers: Headers<'c>, name: &str) -> impl Iterator<Item = &'c [u8]> {
+    headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+}
+
 fn is_ambiguous(path: &[u8]) -> bool {
     let mut before = 0;
     for byte in path {
-        if matches!(byte, b';' | b'%' | b'\\') || (*byte == b'/' && before == b'/') {
+        // Dot segments are the core's to resolve, unless it was told not to.
+        if matches!(byte, b';' | b'%' | b'\\') || (before == b'/' && matches!(byte, b'/' | b'.')) {
             return true;
         }
         before = *byte;

@@ -9,7 +9,9 @@ mod http1_corpus;
 mod support;
 
 mod abuse;
+mod authz;
 mod bodies;
+mod bypass;
 mod differential;
 mod filters;
 mod grpc_web;
