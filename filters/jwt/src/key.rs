@@ -1,0 +1,247 @@
+//! Keys: JSON Web Key Sets (RFC 7517), and whether one of their keys made a signature (RFC 7518, RFC 8037).
+//!
+//! What always holds: a key verifies only what its own type, curve and `alg` allow, whatever a token says; `none` and algorithms with shared secrets do
+//! not exist here; a key that cannot be used is left out, with a warning.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rsa::pkcs1v15::Pkcs1v15Sign;
+use rsa::pss::Pss;
+use rsa::traits::PublicKeyParts as _;
+use rsa::{BigUint, RsaPublicKey};
+use serde::Deserialize;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
+/// More keys of a set than this are left out.
+const MOST_KEYS: usize = 100;
+/// For a token without `kid`, so many keys are tried: each takes time.
+const MOST_TRIED: usize = 4;
+/// What is shorter can be factored.
+const SHORTEST_RSA: usize = 2048;
+/// What is longer takes too long.
+const LONGEST_RSA: usize = 4096;
+
+/// How a token is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    Es512,
+    EdDsa,
+}
+
+impl Algorithm {
+    /// By its name in `alg`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "RS256" => Self::Rs256,
+            "RS384" => Self::Rs384,
+            "RS512" => Self::Rs512,
+            "PS256" => Self::Ps256,
+            "PS384" => Self::Ps384,
+            "PS512" => Self::Ps512,
+            "ES256" => Self::Es256,
+            "ES384" => Self::Es384,
+            "ES512" => Self::Es512,
+            "EdDSA" => Self::EdDsa,
+            _ => return None,
+        })
+    }
+}
+
+/// A set of keys.
+#[derive(Debug, Default)]
+pub(crate) struct Keys(Vec<Key>);
+
+#[derive(Debug)]
+struct Key {
+    id: Option<String>,
+    algorithm: Option<Algorithm>,
+    public: Public,
+}
+
+enum Public {
+    Rsa(Box<RsaPublicKey>),
+    P256(Box<p256::ecdsa::VerifyingKey>),
+    P384(Box<p384::ecdsa::VerifyingKey>),
+    P521(Box<p521::ecdsa::VerifyingKey>),
+    Ed25519(Box<ed25519_dalek::VerifyingKey>),
+}
+
+impl std::fmt::Debug for Public {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rsa(_) => "Rsa",
+            Self::P256(_) => "P256",
+            Self::P384(_) => "P384",
+            Self::P521(_) => "P521",
+            Self::Ed25519(_) => "Ed25519",
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct WrittenSet {
+    keys: Vec<serde_json::Value>,
+}
+
+/// What is read of a key; whatever else is in it is nobody's business here.
+#[derive(Deserialize)]
+struct Written {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+/// What became of a look for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    Good,
+    Bad,
+    /// No key of this set can have made it.
+    NoKey,
+}
+
+impl Keys {
+    /// Reads a set.
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, String> {
+        let set: WrittenSet = serde_json::from_slice(json).map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
+        let mut keys = Vec::new();
+        for (at, written) in set.keys.into_iter().enumerate().take(MOST_KEYS) {
+            match serde_json::from_value(written).map_err(|error| error.to_string()).and_then(Key::new) {
+                Ok(key) => keys.push(key),
+                Err(why) => weir_sdk::warn!("keys[{at}] of a JSON Web Key Set is left out: {why}"),
+            }
+        }
+        match keys.is_empty() {
+            true => Err("the JSON Web Key Set has no key that can be used".to_owned()),
+            false => Ok(Self(keys)),
+        }
+    }
+
+    /// Whether one of the keys signed the message.
+    pub(crate) fn check(&self, algorithm: Algorithm, id: Option<&str>, message: &[u8], signature: &[u8]) -> Check {
+        let can = |key: &&Key| {
+            key.public.can(algorithm)
+                && key.algorithm.is_none_or(|own| own == algorithm)
+                && id.zip(key.id.as_deref()).is_none_or(|(wanted, own)| wanted == own)
+        };
+        let mut candidates = self.0.iter().filter(can).take(MOST_TRIED).peekable();
+        if candidates.peek().is_none() {
+            return Check::NoKey;
+        }
+        match candidates.any(|key| key.public.verifies(algorithm, message, signature)) {
+            true => Check::Good,
+            false => Check::Bad,
+        }
+    }
+}
+
+impl Key {
+    fn new(written: Written) -> Result<Self, String> {
+        if written.usage.as_deref().is_some_and(|usage| usage != "sig") {
+            return Err("it is not for signatures".to_owned());
+        }
+        let bytes = |name: &str, text: &Option<String>| {
+            let text = text.as_deref().ok_or_else(|| format!("{name} is missing"))?;
+            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| format!("{name}: {error}"))
+        };
+        let point = |width: usize| {
+            let (x, y) = (bytes("x", &written.x)?, bytes("y", &written.y)?);
+            match x.len() == width && y.len() == width {
+                true => Ok([&[4], &x[..], &y].concat()),
+                false => Err(format!("x and y must have {width} bytes")),
+            }
+        };
+        let bad = |_| "it is no point of its curve".to_owned();
+        let public = match (written.kty.as_str(), written.crv.as_deref()) {
+            ("RSA", None) => Public::rsa(&bytes("n", &written.n)?, &bytes("e", &written.e)?)?,
+            ("EC", Some("P-256")) => Public::P256(p256::ecdsa::VerifyingKey::from_sec1_bytes(&point(32)?).map_err(bad)?.into()),
+            ("EC", Some("P-384")) => Public::P384(p384::ecdsa::VerifyingKey::from_sec1_bytes(&point(48)?).map_err(bad)?.into()),
+            ("EC", Some("P-521")) => Public::P521(p521::ecdsa::VerifyingKey::from_sec1_bytes(&point(66)?).map_err(bad)?.into()),
+            ("OKP", Some("Ed25519")) => {
+                let x: [u8; 32] = bytes("x", &written.x)?.try_into().map_err(|_| "x must have 32 bytes".to_owned())?;
+                Public::Ed25519(ed25519_dalek::VerifyingKey::from_bytes(&x).map_err(bad)?.into())
+            }
+            (kty, crv) => return Err(format!("kty {kty:?} with crv {crv:?} is not supported")),
+        };
+        let algorithm = match written.alg.as_deref() {
+            None => None,
+            Some(name) => {
+                let known = Algorithm::named(name).filter(|algorithm| public.can(*algorithm));
+                Some(known.ok_or_else(|| format!("alg {name:?} is not one of its type"))?)
+            }
+        };
+        Ok(Self { id: written.kid, algorithm, public })
+    }
+}
+
+impl Public {
+    fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, String> {
+        if modulus.len() > LONGEST_RSA / 8 + 1 || exponent.len() > 8 {
+            return Err(format!("RSA keys have at most {LONGEST_RSA} bits"));
+        }
+        let key =
+            RsaPublicKey::new(BigUint::from_bytes_be(modulus), BigUint::from_bytes_be(exponent)).map_err(|error| error.to_string())?;
+        match key.n().bits() {
+            SHORTEST_RSA..=LONGEST_RSA => Ok(Self::Rsa(Box::new(key))),
+            bits => Err(format!("RSA keys have {SHORTEST_RSA} to {LONGEST_RSA} bits, not {bits}")),
+        }
+    }
+
+    /// Whether keys of this type and curve sign by this algorithm.
+    fn can(&self, algorithm: Algorithm) -> bool {
+        use Algorithm::{EdDsa, Es256, Es384, Es512};
+        match self {
+            Self::Rsa(_) => !matches!(algorithm, Es256 | Es384 | Es512 | EdDsa),
+            Self::P256(_) => algorithm == Es256,
+            Self::P384(_) => algorithm == Es384,
+            Self::P521(_) => algorithm == Es512,
+            Self::Ed25519(_) => algorithm == EdDsa,
+        }
+    }
+
+    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        use p256::ecdsa::signature::Verifier as _;
+        match self {
+            Self::Rsa(key) => is_rsa(key, algorithm, message, signature),
+            Self::P256(key) => p256::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok()),
+            Self::P384(key) => p384::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok()),
+            Self::P521(key) => p521::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok()),
+            // Strict: a key of small order signs anything.
+            Self::Ed25519(key) => {
+                ed25519_dalek::Signature::from_slice(signature).is_ok_and(|signature| key.verify_strict(message, &signature).is_ok())
+            }
+        }
+    }
+}
+
+fn is_rsa(key: &RsaPublicKey, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    // Padding to another length is another signature.
+    if signature.len() != key.size() {
+        return false;
+    }
+    let verified = match algorithm {
+        Algorithm::Rs256 => key.verify(Pkcs1v15Sign::new::<Sha256>(), &Sha256::digest(message), signature),
+        Algorithm::Rs384 => key.verify(Pkcs1v15Sign::new::<Sha384>(), &Sha384::digest(message), signature),
+        Algorithm::Rs512 => key.verify(Pkcs1v15Sign::new::<Sha512>(), &Sha512::digest(message), signature),
+        Algorithm::Ps256 => key.verify(Pss::new::<Sha256>(), &Sha256::digest(message), signature),
+        Algorithm::Ps384 => key.verify(Pss::new::<Sha384>(), &Sha384::digest(message), signature),
+        Algorithm::Ps512 => key.verify(Pss::new::<Sha512>(), &Sha512::digest(message), signature),
+        _ => return false,
+    };
+    verified.is_ok()
+}
