@@ -12,6 +12,7 @@ mod abuse;
 mod authz;
 mod bodies;
 mod bypass;
+mod check;
 mod differential;
 mod filters;
 mod grpc_web;
