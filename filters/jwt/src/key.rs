@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// More keys of a set than this are left out.
 const MOST_KEYS: usize = 100;
-/// For a token without `kid`, so many keys are tried: each takes time.
-const MOST_TRIED: usize = 4;
+/// What trying keys for one token may cost: about as many milliseconds. A callback has 20 of them.
+const MOST_COST: usize = 14;
 /// What is shorter can be factored.
 const SHORTEST_RSA: usize = 2048;
 /// What is longer takes too long.
@@ -52,6 +52,16 @@ impl Algorithm {
             "EdDSA" => Self::EdDsa,
             _ => return None,
         })
+    }
+
+    /// What one try costs: about as many milliseconds, measured in the module.
+    fn cost(self) -> usize {
+        match self {
+            Self::Es512 => 14,
+            Self::Es384 => 7,
+            Self::Es256 => 3,
+            _ => 2,
+        }
     }
 }
 
@@ -139,7 +149,7 @@ impl Keys {
                 && key.algorithm.is_none_or(|own| own == algorithm)
                 && id.zip(key.id.as_deref()).is_none_or(|(wanted, own)| wanted == own)
         };
-        let mut candidates = self.0.iter().filter(can).take(MOST_TRIED).peekable();
+        let mut candidates = self.0.iter().filter(can).take(MOST_COST / algorithm.cost()).peekable();
         if candidates.peek().is_none() {
             return Check::NoKey;
         }

@@ -16,7 +16,7 @@ fn the_samples_are_valid() {
         ("manifests/samples/tls.yaml", include_str!("../../../manifests/samples/tls.yaml")),
         ("manifests/samples/upstream.yaml", include_str!("../../../manifests/samples/upstream.yaml")),
     ] {
-        let builtins = ["authz", "deny", "fault", "headers"].map(str::to_owned).to_vec();
+        let builtins = ["authz", "compress", "cors", "deny", "fault", "headers", "jwt"].map(str::to_owned).to_vec();
         let (fragment, found) = load([(name, text.as_bytes())], &Context { builtins: Some(builtins), discovery: false });
         assert!(found.is_empty(), "{}", render(&found, false));
         assert!(!fragment.bootstrap.listeners.is_empty() && !fragment.bootstrap.clusters.is_empty(), "{name}");

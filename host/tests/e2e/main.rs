@@ -9,6 +9,7 @@ mod http1_corpus;
 mod support;
 
 mod abuse;
+mod access;
 mod authz;
 mod bodies;
 mod bypass;

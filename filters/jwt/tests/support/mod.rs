@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-use aws_lc_rs::encoding::AsBigEndian as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
@@ -11,22 +10,22 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 /// A key that signs.
-pub enum Signer {
+pub(crate) enum Signer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair, &'static str, usize),
     Ed(Ed25519KeyPair),
 }
 
-pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 impl Signer {
-    pub fn rsa() -> Self {
+    pub(crate) fn rsa() -> Self {
         Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap())
     }
 
-    pub fn ec(curve: &'static str) -> Self {
+    pub(crate) fn ec(curve: &'static str) -> Self {
         let (algorithm, width) = match curve {
             "P-256" => (&signature::ECDSA_P256_SHA256_FIXED_SIGNING, 32),
             "P-384" => (&signature::ECDSA_P384_SHA384_FIXED_SIGNING, 48),
@@ -35,16 +34,17 @@ impl Signer {
         Self::Ec(EcdsaKeyPair::generate(algorithm).unwrap(), curve, width)
     }
 
-    pub fn ed() -> Self {
+    pub(crate) fn ed() -> Self {
         Self::Ed(Ed25519KeyPair::generate().unwrap())
     }
 
     /// The public key.
-    pub fn jwk(&self, more: &Value) -> Value {
+    pub(crate) fn jwk(&self, more: &Value) -> Value {
         let mut jwk = match self {
             Self::Rsa(key) => {
-                let public = key.public_key();
-                json!({ "kty": "RSA", "n": base64url(public.modulus().big_endian_without_leading_zero()), "e": base64url(public.exponent().big_endian_without_leading_zero()) })
+                // DER of 2048 bits: two headers of four bytes, a zero, the modulus; the exponent's header, and its three bytes.
+                let der = key.public_key().as_ref();
+                json!({ "kty": "RSA", "n": base64url(&der[9..265]), "e": base64url(&der[der.len() - 3..]) })
             }
             Self::Ec(key, curve, width) => {
                 let point = key.public_key().as_ref();
@@ -79,7 +79,7 @@ impl Signer {
     }
 
     /// A token.
-    pub fn token(&self, header: &Value, claims: &Value) -> String {
+    pub(crate) fn token(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", base64url(header.to_string()), base64url(claims.to_string()));
         let signed = self.sign(header["alg"].as_str().unwrap(), message.as_bytes());
         format!("{message}.{}", base64url(signed))
@@ -87,6 +87,6 @@ impl Signer {
 }
 
 /// A key set as text.
-pub fn set(keys: &[Value]) -> String {
+pub(crate) fn set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
