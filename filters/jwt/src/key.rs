@@ -5,12 +5,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rsa::pkcs1v15::Pkcs1v15Sign;
-use rsa::pss::Pss;
-use rsa::traits::PublicKeyParts as _;
-use rsa::{BigUint, RsaPublicKey};
 use serde::Deserialize;
-use sha2::{Digest, Sha256, Sha384, Sha512};
+
+use crate::verify::Public;
 
 /// More keys of a set than this are left out.
 const MOST_KEYS: usize = 100;
@@ -69,31 +66,22 @@ impl Algorithm {
 #[derive(Debug, Default)]
 pub(crate) struct Keys(Vec<Key>);
 
+/// The type and curve of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Rsa,
+    P256,
+    P384,
+    P521,
+    Ed25519,
+}
+
 #[derive(Debug)]
 struct Key {
     id: Option<String>,
     algorithm: Option<Algorithm>,
+    kind: Kind,
     public: Public,
-}
-
-enum Public {
-    Rsa(Box<RsaPublicKey>),
-    P256(Box<p256::ecdsa::VerifyingKey>),
-    P384(Box<p384::ecdsa::VerifyingKey>),
-    P521(Box<p521::ecdsa::VerifyingKey>),
-    Ed25519(Box<ed25519_dalek::VerifyingKey>),
-}
-
-impl std::fmt::Debug for Public {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Rsa(_) => "Rsa",
-            Self::P256(_) => "P256",
-            Self::P384(_) => "P384",
-            Self::P521(_) => "P521",
-            Self::Ed25519(_) => "Ed25519",
-        })
-    }
 }
 
 #[derive(Deserialize)]
@@ -145,7 +133,7 @@ impl Keys {
     /// Whether one of the keys signed the message.
     pub(crate) fn check(&self, algorithm: Algorithm, id: Option<&str>, message: &[u8], signature: &[u8]) -> Check {
         let can = |key: &&Key| {
-            key.public.can(algorithm)
+            key.kind.can(algorithm)
                 && key.algorithm.is_none_or(|own| own == algorithm)
                 && id.zip(key.id.as_deref()).is_none_or(|(wanted, own)| wanted == own)
         };
@@ -176,82 +164,57 @@ impl Key {
                 false => Err(format!("x and y must have {width} bytes")),
             }
         };
-        let bad = |_| "it is no point of its curve".to_owned();
-        let public = match (written.kty.as_str(), written.crv.as_deref()) {
-            ("RSA", None) => Public::rsa(&bytes("n", &written.n)?, &bytes("e", &written.e)?)?,
-            ("EC", Some("P-256")) => Public::P256(p256::ecdsa::VerifyingKey::from_sec1_bytes(&point(32)?).map_err(bad)?.into()),
-            ("EC", Some("P-384")) => Public::P384(p384::ecdsa::VerifyingKey::from_sec1_bytes(&point(48)?).map_err(bad)?.into()),
-            ("EC", Some("P-521")) => Public::P521(p521::ecdsa::VerifyingKey::from_sec1_bytes(&point(66)?).map_err(bad)?.into()),
+        let (kind, public) = match (written.kty.as_str(), written.crv.as_deref()) {
+            ("RSA", None) => {
+                let (modulus, exponent) = (bytes("n", &written.n)?, bytes("e", &written.e)?);
+                check_rsa(&modulus, &exponent)?;
+                (Kind::Rsa, Public::rsa(&modulus, &exponent)?)
+            }
+            ("EC", Some("P-256")) => (Kind::P256, Public::p256(&point(32)?)?),
+            ("EC", Some("P-384")) => (Kind::P384, Public::p384(&point(48)?)?),
+            ("EC", Some("P-521")) => (Kind::P521, Public::p521(&point(66)?)?),
             ("OKP", Some("Ed25519")) => {
                 let x: [u8; 32] = bytes("x", &written.x)?.try_into().map_err(|_| "x must have 32 bytes".to_owned())?;
-                Public::Ed25519(ed25519_dalek::VerifyingKey::from_bytes(&x).map_err(bad)?.into())
+                (Kind::Ed25519, Public::ed25519(&x)?)
             }
             (kty, crv) => return Err(format!("kty {kty:?} with crv {crv:?} is not supported")),
         };
         let algorithm = match written.alg.as_deref() {
             None => None,
             Some(name) => {
-                let known = Algorithm::named(name).filter(|algorithm| public.can(*algorithm));
+                let known = Algorithm::named(name).filter(|algorithm| kind.can(*algorithm));
                 Some(known.ok_or_else(|| format!("alg {name:?} is not one of its type"))?)
             }
         };
-        Ok(Self { id: written.kid, algorithm, public })
+        Ok(Self { id: written.kid, algorithm, kind, public })
     }
 }
 
-impl Public {
-    fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, String> {
-        if modulus.len() > LONGEST_RSA / 8 + 1 || exponent.len() > 8 {
-            return Err(format!("RSA keys have at most {LONGEST_RSA} bits"));
-        }
-        let key =
-            RsaPublicKey::new(BigUint::from_bytes_be(modulus), BigUint::from_bytes_be(exponent)).map_err(|error| error.to_string())?;
-        match key.n().bits() {
-            SHORTEST_RSA..=LONGEST_RSA => Ok(Self::Rsa(Box::new(key))),
-            bits => Err(format!("RSA keys have {SHORTEST_RSA} to {LONGEST_RSA} bits, not {bits}")),
-        }
+/// An RSA key that is neither weak nor slow.
+fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), String> {
+    let digits = modulus.iter().position(|byte| *byte != 0).map_or(&[][..], |at| &modulus[at..]);
+    let bits = digits.len() * 8 - digits.first().map_or(0, |first| first.leading_zeros() as usize);
+    if !(SHORTEST_RSA..=LONGEST_RSA).contains(&bits) {
+        return Err(format!("RSA keys have {SHORTEST_RSA} to {LONGEST_RSA} bits, not {bits}"));
     }
+    // 3 and 65537 are in use; a long one would take long.
+    let is_odd = exponent.last().is_some_and(|last| last & 1 == 1);
+    if exponent.len() > 4 || !is_odd || exponent == [1] {
+        return Err("its exponent is none of an RSA key".to_owned());
+    }
+    Ok(())
+}
 
+impl Kind {
     /// Whether keys of this type and curve sign by this algorithm.
-    fn can(&self, algorithm: Algorithm) -> bool {
+    fn can(self, algorithm: Algorithm) -> bool {
         use Algorithm::{EdDsa, Es256, Es384, Es512};
         match self {
-            Self::Rsa(_) => !matches!(algorithm, Es256 | Es384 | Es512 | EdDsa),
-            Self::P256(_) => algorithm == Es256,
-            Self::P384(_) => algorithm == Es384,
-            Self::P521(_) => algorithm == Es512,
-            Self::Ed25519(_) => algorithm == EdDsa,
+            Self::Rsa => !matches!(algorithm, Es256 | Es384 | Es512 | EdDsa),
+            Self::P256 => algorithm == Es256,
+            Self::P384 => algorithm == Es384,
+            Self::P521 => algorithm == Es512,
+            Self::Ed25519 => algorithm == EdDsa,
         }
     }
-
-    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        use p256::ecdsa::signature::Verifier as _;
-        match self {
-            Self::Rsa(key) => is_rsa(key, algorithm, message, signature),
-            Self::P256(key) => p256::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok()),
-            Self::P384(key) => p384::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok()),
-            Self::P521(key) => p521::ecdsa::Signature::from_slice(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok()),
-            // Strict: a key of small order signs anything.
-            Self::Ed25519(key) => {
-                ed25519_dalek::Signature::from_slice(signature).is_ok_and(|signature| key.verify_strict(message, &signature).is_ok())
-            }
-        }
-    }
-}
-
-fn is_rsa(key: &RsaPublicKey, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-    // Padding to another length is another signature.
-    if signature.len() != key.size() {
-        return false;
-    }
-    let verified = match algorithm {
-        Algorithm::Rs256 => key.verify(Pkcs1v15Sign::new::<Sha256>(), &Sha256::digest(message), signature),
-        Algorithm::Rs384 => key.verify(Pkcs1v15Sign::new::<Sha384>(), &Sha384::digest(message), signature),
-        Algorithm::Rs512 => key.verify(Pkcs1v15Sign::new::<Sha512>(), &Sha512::digest(message), signature),
-        Algorithm::Ps256 => key.verify(Pss::new::<Sha256>(), &Sha256::digest(message), signature),
-        Algorithm::Ps384 => key.verify(Pss::new::<Sha384>(), &Sha384::digest(message), signature),
-        Algorithm::Ps512 => key.verify(Pss::new::<Sha512>(), &Sha512::digest(message), signature),
-        _ => return false,
-    };
-    verified.is_ok()
 }

@@ -14,6 +14,7 @@ mod location;
 mod source;
 mod token;
 mod verified;
+mod verify;
 
 use std::cell::RefCell;
 use std::rc::Rc;
