@@ -5,8 +5,11 @@
 
 pub mod api;
 pub mod finding;
+pub mod mixer;
 pub mod object;
+pub mod serve;
 pub mod source;
+pub mod translate;
 
 pub use finding::{Code, Finding};
 pub use object::{Id, Object};

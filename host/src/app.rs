@@ -261,7 +261,7 @@ fn filters(snapshot: &Snapshot) -> Vec<FilterMetrics> {
             stats: Arc::clone(binding.stats()),
             metrics: Arc::clone(binding.metrics()),
         };
-        chain.bindings.iter().map(metrics).collect::<Vec<_>>()
+        chain.bindings.iter().map(|loaded| metrics(&loaded.binding)).collect::<Vec<_>>()
     };
     snapshot.chains.iter().flat_map(of_chain).collect()
 }

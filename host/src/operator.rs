@@ -96,7 +96,7 @@ impl AdminState for Operator {
                 let given = config.and_then(|config| config.filters.iter().find(|filter| filter.name == name));
                 filter_view(&chain.name, name, given, binding)
             };
-            chain.bindings.iter().map(view).collect::<Vec<_>>()
+            chain.bindings.iter().map(|loaded| view(&loaded.binding)).collect::<Vec<_>>()
         };
         snapshot.chains.iter().flat_map(of_chain).collect()
     }

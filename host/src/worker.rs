@@ -15,15 +15,14 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc, oneshot};
-use weir_wasm::{Filter, Nanos, SharedHost};
+use weir_wasm::{Filter, Nanos};
 
-use crate::filter::WorkerHost;
+use crate::filter::chain::Running;
 use crate::http::fields::Fields;
 use crate::http::service::HttpService;
 use crate::listener::limits::ConnectionCount;
 use crate::observe::access_log::{AccessLogs, WorkerLog};
 use crate::observe::metrics::{self, Metrics};
-use crate::route::Action;
 use crate::snapshot::{Protocol, Snapshot};
 use crate::tcp::TcpService;
 use crate::timer::LazyTimer;
@@ -98,7 +97,6 @@ pub struct Worker {
     snapshot: RefCell<Option<Rc<WorkerSnapshot>>>,
     prepared: RefCell<Option<Rc<WorkerSnapshot>>>,
     retired: RefCell<Vec<Rc<Filter>>>,
-    host: RefCell<Option<Rc<WorkerHost>>>,
     tickets: Rc<RefCell<Slab<Option<Waker>>>>,
     draining: Cell<bool>,
     timers: Arc<Notify>,
@@ -114,7 +112,7 @@ pub struct WorkerSnapshot {
     clusters: Rc<ClusterMap>,
     http: HashMap<(Arc<str>, Arc<str>), Rc<HttpService>>,
     tcp: HashMap<(Arc<str>, Arc<str>), Rc<TcpService>>,
-    filters: Vec<Rc<Filter>>,
+    filters: Vec<Running>,
 }
 
 /// The place of a connection in its worker's list: how it learns that it should go.
@@ -232,12 +230,10 @@ impl Worker {
             snapshot: RefCell::default(),
             prepared: RefCell::default(),
             retired: RefCell::default(),
-            host: RefCell::default(),
             tickets: Rc::default(),
             draining: Cell::new(false),
             timers: Arc::default(),
         });
-        *worker.host.borrow_mut() = Some(Rc::new(WorkerHost::new(Rc::downgrade(&worker))));
         worker
     }
 
@@ -373,12 +369,6 @@ impl Worker {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// The action that a filter defined under this number.
-    #[must_use]
-    pub fn defined_action(&self, binding: &str, number: u32) -> Option<Arc<Action>> {
-        self.host.borrow().as_ref()?.action(binding, number)
-    }
-
     /// A filter's timer has changed.
     pub fn wake_timers(&self) {
         self.timers.notify_one();
@@ -394,14 +384,13 @@ impl Worker {
     /// Starts all of a configuration here, next to the current one.
     fn prepare(self: &Rc<Self>, shared: Arc<Snapshot>) -> Result<Rc<WorkerSnapshot>, String> {
         let current = self.snapshot();
-        let host = self.host.borrow().clone().ok_or("the worker has ended")?;
-        let host: SharedHost = host;
+        let worker = Rc::downgrade(self);
         let running = current.as_ref().map_or(&[][..], |current| &current.filters);
         let (mut filters, mut chains) = (Vec::new(), HashMap::new());
         for chain in &shared.chains {
-            let (started, of_chain) = chain.start(&host, running).map_err(|error| format!("filterChains[{}]: {error}", chain.name))?;
-            filters.extend(of_chain);
-            chains.insert(Arc::clone(&chain.name), started);
+            let (started, of_chain) = chain.start(&worker, running).map_err(|error| format!("filterChains[{}]: {error}", chain.name))?;
+            filters.extend(of_chain.iter().cloned());
+            chains.insert(Arc::clone(&chain.name), (started, of_chain));
         }
         // Last, because it changes what the current configuration shares with the next one.
         let mut clusters = ClusterMap::new();
@@ -434,7 +423,7 @@ impl Worker {
                             http.insert(key, Rc::new(service));
                         }
                         Protocol::Tcp(config) => {
-                            let chain = config.filter_chain.as_deref().and_then(|name| chains.get(name).cloned());
+                            let chain = config.filter_chain.as_deref().and_then(|name| chains.get(name)).map(|(chain, _)| chain.clone());
                             let service =
                                 TcpService::new(Arc::clone(config), Rc::clone(self), metrics.clone(), Rc::clone(&clusters), chain);
                             tcp.insert(key, Rc::new(service));
@@ -451,8 +440,8 @@ impl Worker {
     fn commit(&self) {
         let Some(next) = self.prepared.take() else { return };
         let before = self.snapshot.replace(Some(Rc::clone(&next)));
-        for filter in before.iter().flat_map(|before| &before.filters) {
-            if !next.filters.iter().any(|kept| Rc::ptr_eq(kept, filter)) {
+        for Running { filter, .. } in before.iter().flat_map(|before| &before.filters) {
+            if !next.filters.iter().any(|kept| Rc::ptr_eq(&kept.filter, filter)) {
                 filter.retire();
                 self.retired.borrow_mut().push(Rc::clone(filter));
             }
@@ -465,9 +454,9 @@ impl Worker {
     /// Runs what is due on every filter; when to look again.
     fn run_timers(&self) -> Option<Nanos> {
         self.tick();
-        let filters: Vec<Rc<Filter>> = self.snapshot().map(|snapshot| snapshot.filters.clone()).unwrap_or_default();
+        let filters: Vec<Running> = self.snapshot().map(|snapshot| snapshot.filters.clone()).unwrap_or_default();
         let retired = self.retired.borrow().clone();
-        let next = filters.iter().chain(&retired).filter_map(|filter| filter.run_timers()).min();
+        let next = filters.iter().map(|running| &running.filter).chain(&retired).filter_map(|filter| filter.run_timers()).min();
         self.retired.borrow_mut().retain(|filter| !filter.is_gone());
         next
     }
@@ -539,8 +528,8 @@ impl Worker {
     fn retire_new(&self, abandoned: &WorkerSnapshot) {
         let current = self.snapshot();
         let in_use =
-            |filter: &Rc<Filter>| current.as_ref().is_some_and(|current| current.filters.iter().any(|used| Rc::ptr_eq(used, filter)));
-        for filter in abandoned.filters.iter().filter(|filter| !in_use(filter)) {
+            |filter: &Rc<Filter>| current.as_ref().is_some_and(|current| current.filters.iter().any(|used| Rc::ptr_eq(&used.filter, filter)));
+        for Running { filter, .. } in abandoned.filters.iter().filter(|running| !in_use(&running.filter)) {
             filter.retire();
             self.retired.borrow_mut().push(Rc::clone(filter));
         }

@@ -20,9 +20,19 @@ impl Route {
             Err(Status::NotFound | Status::Unimplemented) => {
                 Err(Refusal::new("this host cannot choose routes for a filter (`weir.route.define`)"))
             }
-            Err(Status::BadArgument) => Err(Refusal::new("the host refused the route action; its log says why")),
+            Err(Status::BadArgument) => Err(refusal(action)),
             Err(other) => Err(other.into()),
         }
+    }
+}
+
+/// Why the host refuses an action: `forward.clusters[0].name: …`.
+fn refusal(action: &[u8]) -> Refusal {
+    let said = abi::foreign("weir.route.refusal", action).ok().and_then(|said| std::str::from_utf8(said).ok());
+    match said.and_then(|said| said.split_once(": ")) {
+        // A path has no spaces; a cause without a path may have a colon.
+        Some((field, cause)) if !field.contains(' ') => Refusal::at(field, cause),
+        _ => Refusal::new(said.unwrap_or("the host refused the route action; its log says why")),
     }
 }
 

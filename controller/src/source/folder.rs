@@ -3,7 +3,9 @@
 //! Any mix of kinds, several documents to a file, lists, CRLF and byte order marks. Files are read in the order of their names; an object that stands
 //! twice is reported, and the first counts. Names that begin with a dot are not looked at, which is also how ConfigMap volumes keep their old versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use weir_model::diagnostic::Diagnostic;
@@ -33,16 +35,15 @@ const MAX_FILES: usize = 10_000;
 /// # Errors
 /// When it cannot be read at all.
 pub fn read(path: &Path) -> std::io::Result<Folder> {
-    let mut files = Vec::new();
-    if path.is_dir() {
-        find(path, MAX_DEPTH, &mut files)?;
-        files.sort();
-    } else {
-        files.push(path.to_owned());
-    }
+    read_and_hash(path, &mut std::hash::DefaultHasher::new())
+}
+
+/// The same; names and contents of the files go into the hash.
+pub(super) fn read_and_hash(path: &Path, hasher: &mut impl Hasher) -> std::io::Result<Folder> {
     let mut folder = Folder::default();
-    for file in files {
+    for file in find(path)?.files {
         let bytes = std::fs::read(&file)?;
+        (&file, &bytes).hash(hasher);
         add(&mut folder, &file.to_string_lossy(), &bytes);
         folder.files.push(file);
     }
@@ -50,22 +51,62 @@ pub fn read(path: &Path) -> std::io::Result<Folder> {
     Ok(folder)
 }
 
-fn find(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') || files.len() >= MAX_FILES {
-            continue;
-        }
-        if path.is_dir() {
-            if depth > 0 {
-                find(&path, depth - 1, files)?;
-            }
-        } else if [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end)) {
-            files.push(path);
-        }
+/// What lies where objects are looked for.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Files of objects, in the order in which they are read.
+    pub(super) files: Vec<PathBuf>,
+    /// Folders that were looked into.
+    pub(super) folders: Vec<PathBuf>,
+    /// Those of both that are symbolic links.
+    pub(super) links: Vec<PathBuf>,
+    /// A folder that links lead to in many ways is looked into once.
+    seen: BTreeSet<(u64, u64)>,
+}
+
+pub(super) fn find(path: &Path) -> std::io::Result<Found> {
+    let mut found = Found::default();
+    if path.is_dir() {
+        found.look_into(path, MAX_DEPTH)?;
+        found.files.sort();
+    } else {
+        found.files.push(path.to_owned());
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Whether a file is read: `*.yaml`, `*.yml` or `*.json`, and not hidden.
+pub(super) fn is_configuration(name: &str) -> bool {
+    !name.starts_with('.') && [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
+}
+
+impl Found {
+    fn look_into(&mut self, folder: &Path, depth: usize) -> std::io::Result<()> {
+        let metadata = std::fs::metadata(folder)?;
+        if !self.seen.insert((metadata.dev(), metadata.ino())) {
+            return Ok(());
+        }
+        self.folders.push(folder.to_owned());
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') || self.files.len() >= MAX_FILES {
+                continue;
+            }
+            let is_link = entry.file_type()?.is_symlink();
+            if path.is_dir() {
+                if depth > 0 {
+                    self.links.extend(is_link.then(|| path.clone()));
+                    self.look_into(&path, depth - 1)?;
+                }
+            } else if is_configuration(&name) {
+                self.links.extend(is_link.then(|| path.clone()));
+                self.files.push(path);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Adds what one file says.

@@ -3,3 +3,4 @@
 //! Always: one undecodable object, document or file is reported and takes no other down.
 
 pub mod folder;
+pub mod watch;

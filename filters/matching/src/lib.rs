@@ -8,9 +8,11 @@
 mod address;
 mod reading;
 mod request;
+mod template;
 mod text;
 
 pub use address::{Address, Cidrs, address_of};
 pub use reading::{any_header_reading, any_reading, every_header_reading};
-pub use request::{HeaderMatch, QueryMatch, Readings, RequestMatch, RequestMatcher};
+pub use request::{HeaderMatch, QueryMatch, Readings, RequestMatch, RequestMatcher, is_parameter, split_port, split_query};
+pub use template::Template;
 pub use text::{Text, TextMatch};

@@ -156,17 +156,14 @@ impl RequestMatcher {
     }
 
     fn is_host(&self, authority: &[u8]) -> bool {
-        let host = without_port(authority);
+        let host = split_port(authority).0;
         // The root's dot names the same host.
         let host = host.strip_suffix(b".").unwrap_or(host);
         self.hosts.iter().any(|known| known.is(host))
     }
 
     fn is_query(&self, query: &[u8]) -> bool {
-        self.query.iter().all(|(name, text)| match parameter(query, name) {
-            None => text.matches(None),
-            Some(raw) => text.matches(Some(&decoded(raw))),
-        })
+        self.query.iter().all(|(name, text)| is_parameter(query, name, text))
     }
 
     /// A client without an IP address lies in no range.
@@ -184,20 +181,32 @@ fn is_path(text: &Text, path: &[u8], readings: Readings) -> bool {
 }
 
 /// The path and what follows its first question mark.
-fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
+#[must_use]
+pub fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().position(|byte| *byte == b'?') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (path, &[]),
     }
 }
 
-fn without_port(authority: &[u8]) -> &[u8] {
+/// The host and the port of an authority; the port is empty if there is none.
+#[must_use]
+pub fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
     let digits = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     match authority.len().checked_sub(digits + 1) {
         Some(colon) if authority[colon] == b':' && (authority[..colon].ends_with(b"]") || !authority[..colon].contains(&b':')) => {
-            &authority[..colon]
+            (&authority[..colon], &authority[colon + 1..])
         }
-        _ => authority,
+        _ => (authority, &[]),
+    }
+}
+
+/// Whether the first value of a parameter, or the lack of one, is meant. Percent signs are decoded.
+#[must_use]
+pub fn is_parameter(query: &[u8], name: &str, text: &Text) -> bool {
+    match parameter(query, name) {
+        None => text.matches(None),
+        Some(raw) => text.matches(Some(&decoded(raw))),
     }
 }
 
@@ -242,7 +251,7 @@ mod tests {
             ("", ""),
             ("80", "80"),
         ] {
-            assert_eq!(without_port(authority.as_bytes()), host.as_bytes(), "{authority}");
+            assert_eq!(split_port(authority.as_bytes()).0, host.as_bytes(), "{authority}");
         }
     }
 

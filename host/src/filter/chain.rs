@@ -19,6 +19,8 @@ use weir_wasm::{
 };
 
 use super::WorkerHost;
+use super::routes::{Defined, Routes};
+use crate::worker::Worker;
 
 /// A chain of which every filter works.
 #[derive(Clone, Debug)]
@@ -26,8 +28,26 @@ pub struct LoadedChain {
     /// Its name.
     pub name: Arc<str>,
     /// In request order.
-    pub bindings: Vec<Arc<Binding>>,
+    pub bindings: Vec<Loaded>,
     kind: Kind,
+}
+
+/// A filter that was loaded and proven.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its module, configuration and numbers.
+    pub binding: Arc<Binding>,
+    /// The actions that it defines.
+    pub actions: Arc<Defined>,
+}
+
+/// A filter at work on one worker.
+#[derive(Clone)]
+pub struct Running {
+    /// The filter.
+    pub filter: Rc<Filter>,
+    /// The actions that it has defined here.
+    pub routes: Rc<Routes>,
 }
 
 /// A filter of a chain could not be loaded.
@@ -47,7 +67,7 @@ pub struct ChainError {
 pub struct ChainLoader {
     engine: Engine,
     /// What the last configuration used, by chain, binding and what they were made from.
-    loaded: HashMap<Fingerprint, Arc<Binding>>,
+    loaded: HashMap<Fingerprint, Loaded>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +114,7 @@ impl ChainLoader {
         &self,
         chain: &config::FilterChain,
         kind: Kind,
-        kept: &mut HashMap<Fingerprint, Arc<Binding>>,
+        kept: &mut HashMap<Fingerprint, Loaded>,
     ) -> Result<LoadedChain, ChainError> {
         let can_run = |filter: &config::FilterBinding| !filter.disabled || follows_routes(filter, kind);
         let mut filters: Vec<(usize, &config::FilterBinding)> =
@@ -113,8 +133,8 @@ impl ChainLoader {
         chain: &config::FilterChain,
         filter: &config::FilterBinding,
         kind: Kind,
-        kept: &mut HashMap<Fingerprint, Arc<Binding>>,
-    ) -> Result<Arc<Binding>, String> {
+        kept: &mut HashMap<Fingerprint, Loaded>,
+    ) -> Result<Loaded, String> {
         let (name, bytes) = module_bytes(filter.module.as_ref())?;
         let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes).to_vec();
         check_digest(filter.module.as_ref(), &digest)?;
@@ -122,14 +142,17 @@ impl ChainLoader {
             Fingerprint { chain: chain.name.clone(), kind: kind == Kind::Tcp, binding: filter.encode_to_vec(), module: digest };
         let known = self.loaded.get(&fingerprint).or_else(|| kept.get(&fingerprint)).cloned();
         if let Some(known) = known {
-            kept.insert(fingerprint, Arc::clone(&known));
+            kept.insert(fingerprint, known.clone());
             return Ok(known);
         }
         // Proven on a host that defines routes as a worker's does, for nobody.
-        let proof = || Rc::new(WorkerHost::new(Weak::new())) as SharedHost;
+        let actions: Arc<Defined> = Arc::default();
+        let defines = Arc::clone(&actions);
+        let proof = move || Rc::new(WorkerHost::new(Weak::new(), Rc::new(Routes::new(Arc::clone(&defines))))) as SharedHost;
         let loaded = Binding::load(&self.engine, binding_config(chain, filter, kind)?, &name, &bytes, Some(&proof));
-        let loaded = loaded.map_err(|error| format!("{error}; {}", error.help()))?;
-        kept.insert(fingerprint, Arc::clone(&loaded));
+        let binding = loaded.map_err(|error| format!("{error}; {}", error.help()))?;
+        let loaded = Loaded { binding, actions };
+        kept.insert(fingerprint, loaded.clone());
         Ok(loaded)
     }
 }
@@ -139,17 +162,23 @@ impl LoadedChain {
     ///
     /// # Errors
     /// When a filter does not start here.
-    pub fn start(&self, host: &SharedHost, running: &[Rc<Filter>]) -> Result<(Chain, Vec<Rc<Filter>>), String> {
-        let mut filters = Vec::with_capacity(self.bindings.len());
-        for binding in &self.bindings {
-            let known = running.iter().find(|filter| Arc::ptr_eq(filter.binding(), binding));
-            let filter = match known {
-                Some(filter) => Rc::clone(filter),
-                None => Filter::start(binding, Rc::clone(host)).map_err(|error| format!("{}: {error}", binding.config().name))?,
+    pub fn start(&self, worker: &Weak<Worker>, running: &[Running]) -> Result<(Chain, Vec<Running>), String> {
+        let mut filters: Vec<Running> = Vec::with_capacity(self.bindings.len());
+        for Loaded { binding, actions } in &self.bindings {
+            let known = running.iter().find(|running| Arc::ptr_eq(running.filter.binding(), binding));
+            let started = match known {
+                Some(running) => running.clone(),
+                None => {
+                    let routes = Rc::new(Routes::new(Arc::clone(actions)));
+                    let host: SharedHost = Rc::new(WorkerHost::new(worker.clone(), Rc::clone(&routes)));
+                    let filter = Filter::start(binding, host).map_err(|error| format!("{}: {error}", binding.config().name))?;
+                    Running { filter, routes }
+                }
             };
-            filters.push(filter);
+            filters.push(started);
         }
-        Ok((Chain::new(self.kind, filters.clone()), filters))
+        let chain = Chain::new(self.kind, filters.iter().map(|running| Rc::clone(&running.filter)).collect());
+        Ok((chain, filters))
     }
 }
 

@@ -1,72 +1,43 @@
-//! What a worker offers to all its filters: clocks, randomness, log, callouts, and the definition of route actions.
+//! What a worker offers to a filter: clocks, randomness, log, callouts, and the definition of route actions.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use prost::Message;
-use weir_model::config;
 use weir_wasm::{CallId, CalloutError, Foreign, GrpcCall, Host, HttpCall, Level, LogLine, Nanos, Reply};
 
 use super::callout::Callouts;
-use crate::route::Action;
+use super::routes::Routes;
 use crate::worker::Worker;
 
-/// Actions that one binding may define.
-const MAX_ACTIONS: usize = 100_000;
-
-/// A worker, as its filters know it.
+/// A worker, as one of its filters knows it.
 pub struct WorkerHost {
     worker: Weak<Worker>,
     callouts: Callouts,
-    actions: RefCell<HashMap<String, Defined>>,
-}
-
-/// What one binding has defined. A number stays good: a new instance of the filter, which defines the same again, gets the same numbers.
-#[derive(Default)]
-struct Defined {
-    actions: Vec<Arc<Action>>,
-    numbers: HashMap<Box<[u8]>, u32>,
+    routes: Rc<Routes>,
 }
 
 impl WorkerHost {
-    /// For the worker that owns it.
+    /// For a filter of the worker, and what it defines.
     #[must_use]
-    pub fn new(worker: Weak<Worker>) -> Self {
-        Self { callouts: Callouts::new(worker.clone()), worker, actions: RefCell::default() }
-    }
-
-    /// The action that a binding defined under this number.
-    #[must_use]
-    pub fn action(&self, binding: &str, number: u32) -> Option<Arc<Action>> {
-        self.actions.borrow().get(binding)?.actions.get(usize::try_from(number).ok()?.checked_sub(1)?).cloned()
+    pub fn new(worker: Weak<Worker>, routes: Rc<Routes>) -> Self {
+        Self { callouts: Callouts::new(worker.clone()), worker, routes }
     }
 
     fn define(&self, binding: &str, encoded: &[u8]) -> Foreign {
-        let done = |number: u32| Foreign::Done(number.to_le_bytes().to_vec());
-        if let Some(known) = self.actions.borrow().get(binding).and_then(|defined| defined.numbers.get(encoded)) {
-            return done(*known);
-        }
-        let Ok(message) = config::RouteAction::decode(encoded) else { return Foreign::BadArgument };
-        let action = match Action::compile(&message) {
-            Ok(action) => action,
+        match self.routes.define(encoded) {
+            Ok(number) => Foreign::Done(number.to_le_bytes().to_vec()),
             Err(error) => {
                 tracing::warn!(target: "filter", binding, "weir.route.define: {error}");
-                return Foreign::BadArgument;
+                Foreign::BadArgument
             }
-        };
-        let mut actions = self.actions.borrow_mut();
-        let defined = actions.entry(binding.to_owned()).or_default();
-        if defined.actions.len() >= MAX_ACTIONS {
-            return Foreign::Failed;
         }
-        defined.actions.push(Arc::new(action));
-        let number = u32::try_from(defined.actions.len()).unwrap_or(u32::MAX);
-        defined.numbers.insert(encoded.into(), number);
-        done(number)
+    }
+
+    /// Why an action is refused; empty if it is not.
+    fn refusal(&self, encoded: &[u8]) -> Foreign {
+        Foreign::Done(self.routes.define(encoded).err().unwrap_or_default().into_bytes())
     }
 }
 
@@ -133,6 +104,7 @@ impl Host for WorkerHost {
     fn foreign(&self, binding: &str, name: &str, arguments: &[u8]) -> Foreign {
         match name {
             "weir.route.define" => self.define(binding, arguments),
+            "weir.route.refusal" => self.refusal(arguments),
             _ => Foreign::Unknown,
         }
     }

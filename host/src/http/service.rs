@@ -12,6 +12,7 @@ use weir_wasm::Chain;
 use super::fields::{Fields, Known};
 use super::forwarded::ForwardedRules;
 use super::path::PathRules;
+use crate::filter::chain::Running;
 use crate::observe::access_log::Sink;
 use crate::observe::metrics::{Detailed, ListenerCounter, ListenerLevel, ListenerMetrics};
 use crate::route::{Action, ActionError, timeout};
@@ -203,7 +204,7 @@ pub struct HttpService {
     clusters: Rc<ClusterMap>,
     /// The cluster that was asked for last: mostly the one that is asked for next.
     recent: RefCell<Option<Rc<WorkerCluster>>>,
-    chain: Option<Chain>,
+    chain: Option<(Chain, Vec<Running>)>,
 }
 
 impl std::fmt::Debug for HttpService {
@@ -221,7 +222,7 @@ impl HttpService {
         snapshot: std::rc::Weak<WorkerSnapshot>,
         metrics: ListenerMetrics,
         clusters: Rc<ClusterMap>,
-        chain: Option<Chain>,
+        chain: Option<(Chain, Vec<Running>)>,
     ) -> Self {
         Self { config, worker, snapshot, metrics, clusters, recent: RefCell::default(), chain }
     }
@@ -229,7 +230,7 @@ impl HttpService {
     /// Its filters, if it has any.
     #[must_use]
     pub fn chain(&self) -> Option<&Chain> {
-        self.chain.as_ref()
+        self.chain.as_ref().map(|(chain, _)| chain)
     }
 
     /// Whether it belongs to the worker's newest configuration.
@@ -249,7 +250,9 @@ impl HttpService {
     #[must_use]
     pub fn action(&self, binding: &str, named: &[u8]) -> Option<Arc<Action>> {
         if let Ok(number) = named.try_into().map(u32::from_le_bytes)
-            && let Some(action) = self.worker.defined_action(binding, number)
+            && let Some((_, filters)) = &self.chain
+            && let Some(running) = filters.iter().find(|running| *running.filter.binding().config().name == *binding)
+            && let Some(action) = running.routes.action(number)
         {
             return Some(action);
         }

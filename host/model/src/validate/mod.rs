@@ -18,8 +18,10 @@ mod listener;
 mod route;
 mod secret;
 
-use crate::config::{Bootstrap, Cluster, Endpoints, FilterChain, Listener, Secret};
-use crate::diagnostic::Diagnostic;
+use prost::Message as _;
+
+use crate::config::{Bootstrap, Cluster, Endpoints, FilterChain, Listener, RouteAction, Secret};
+use crate::diagnostic::{Code, Diagnostic, Severity, any_error};
 use crate::merge::{Fragment, merge};
 use crate::path::{At, Places};
 use crate::resource::Resource;
@@ -75,6 +77,31 @@ pub fn validate_resource<R: Checked>(resource: &R, context: &Context) -> Vec<Dia
     let mut check = Check::new(&places, context, Names::default(), false);
     resource.check(&mut check, &At::ROOT);
     check.found
+}
+
+/// A route action that a filter defines while it is configured, as protobuf or, when it begins with `{`, as JSON.
+///
+/// # Errors
+/// What is wrong with it, with the paths of the fields. The clusters and filters that it names are not looked for.
+pub fn load_action(encoded: &[u8]) -> Result<RouteAction, Vec<Diagnostic>> {
+    let (action, mut found) = if encoded.first() == Some(&b'{') {
+        yaml::parse_message("RouteAction", "action", &String::from_utf8_lossy(encoded))
+    } else {
+        match RouteAction::decode(encoded) {
+            Ok(action) => (action, Vec::new()),
+            Err(error) => {
+                let (severity, code, message) = (Severity::Error, Code::Syntax, format!("this is no RouteAction: {error}"));
+                return Err(vec![Diagnostic { severity, code, place: None, path: String::new(), message, help: String::new() }]);
+            }
+        }
+    };
+    if found.is_empty() {
+        let (places, context) = (Places::default(), Context::default());
+        let mut check = Check::new(&places, &context, Names::default(), false);
+        route::action(&mut check, &At::ROOT, &action, route::Scope { chain: None, named: true });
+        found = check.found;
+    }
+    if any_error(&found) { Err(found) } else { Ok(action) }
 }
 
 /// Reads files as pieces of one configuration and checks the whole. With an error among the diagnostics it must not be used.

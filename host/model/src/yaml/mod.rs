@@ -108,6 +108,25 @@ fn document_set(name: &str, text: &str) -> Parsed {
     Parsed { fragment, diagnostics }
 }
 
+/// Reads one message of the schema alone, by its name within the package: what a filter hands to the core.
+#[must_use]
+pub fn parse_message<M: prost::Message + Default>(ty: &str, name: &str, text: &str) -> (M, Vec<Diagnostic>) {
+    let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
+    let mut reader = read::Reader { source, found: Vec::new() };
+    let (documents, fault) = tree::documents(text);
+    let mut message = M::default();
+    if let Some((fault, mark)) = fault {
+        syntax(&mut reader, &fault, mark);
+    } else if let (Some(ty), [node]) = (schema::message(ty), &*documents) {
+        let read = reader.message(&ty, node.mark, node, &At::ROOT);
+        message = read.and_then(|(read, _)| read.transcode_to().ok()).unwrap_or_default();
+    } else {
+        let start = Mark { line: 1, column: 1, length: 1 };
+        reader.report(start, Code::Syntax, &At::ROOT, format!("this is not one {ty}"), "");
+    }
+    (message, reader.found)
+}
+
 fn syntax(reader: &mut read::Reader, fault: &Fault, mark: Mark) {
     let line = reader.source.line(mark.line);
     let tabbed = line.trim_start_matches(' ').starts_with('\t');
