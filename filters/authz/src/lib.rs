@@ -21,6 +21,7 @@ use config::Authz;
 use engine::{Engine, Kind, Verdict};
 use facts::Facts;
 use provider::{Asked, Said};
+use weir_sdk::Decision;
 use weir_sdk::prelude::*;
 
 /// Where the rule that allowed a request is left, for the log.
@@ -100,6 +101,9 @@ fn decide(engine: &Engine, stream: &Stream<'_>, facts: &Facts<'_>) -> Flow {
 }
 
 fn deny(stream: &Stream<'_>, rule: Option<&str>) -> Flow {
-    let details = format!("rbac_access_denied_matched_policy[{}]", rule.unwrap_or("none"));
+    let rule = rule.unwrap_or("none");
+    // Only for logs: what cannot be noted is refused all the same.
+    let _ = stream.decide(Decision { rule, verdict: "refuse", reason: "" });
+    let details = format!("rbac_access_denied_matched_policy[{rule}]");
     stream.reply(403).body("RBAC: access denied").details(details).send()
 }

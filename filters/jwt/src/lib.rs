@@ -162,7 +162,7 @@ impl Rule {
         let times = token.times().map_err(Failure::Final)?;
         let audiences = token.audiences().map_err(Failure::Final)?;
         let is_ours = |audience: &&str| self.audiences.iter().any(|own| own == plain_audience(audience));
-        if !self.audiences.is_empty() && !audiences.iter().any(|audience| is_ours(audience)) {
+        if !self.audiences.is_empty() && !audiences.iter().any(is_ours) {
             return Err(Failure::Final(TokenError::AudienceNotAllowed));
         }
         let generation = self.source.generation();

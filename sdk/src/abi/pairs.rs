@@ -27,6 +27,12 @@ pub struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
+    /// Reads what an attribute holds that is a map: `xds.upstream_host_metadata`.
+    #[must_use]
+    pub fn read(encoded: &'a [u8]) -> Self {
+        Self::new(encoded)
+    }
+
     pub(crate) fn new(encoded: &'a [u8]) -> Self {
         let (lengths, bytes) = encoded
             .split_first_chunk()
