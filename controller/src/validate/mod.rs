@@ -60,6 +60,7 @@ pub fn validate(object: &Object) -> Vec<Finding> {
         ("telemetry.istio.io", "Telemetry") => report.typed(telemetry::check),
         ("extensions.istio.io", "WasmPlugin") => report.typed(extension::check_plugin),
         ("extensions.istio.io", "TrafficExtension") => report.typed(extension::check_extension),
+        (crate::mixer::GROUP, _) => report.findings.borrow_mut().extend(crate::mixer::check(object)),
         _ => other::check_kind(&report.root()),
     }
     report.findings.into_inner()
