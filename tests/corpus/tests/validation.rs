@@ -16,14 +16,19 @@ use weir_model::yaml::document::documents;
 fn what_istio_takes_is_taken_and_what_it_refuses_is_refused() {
     let Some(tally) = run("validation") else { return };
     tally.report("corpus.validation_pct");
-    assert!(tally.agree > 100 && tally.percent() >= 99.0);
+    assert!(tally.agree > 100 && tally.percent() >= least());
 }
 
 #[test]
 fn what_is_in_documentation_and_samples_is_taken() {
     let Some(tally) = run("docs") else { return };
     tally.report("corpus.docs_pct");
-    assert!(tally.agree > 100 && tally.percent() >= 99.0);
+    assert!(tally.agree > 100 && tally.percent() >= least());
+}
+
+/// What is reached on the cases that this was written with must not fall; on others, that somebody names, it must be nearly all.
+fn least() -> f64 {
+    if std::env::var_os("WEIR_CORPUS").is_some() { 99.0 } else { 100.0 }
 }
 
 /// Every case of a part of the corpus.
