@@ -27,7 +27,9 @@ pub struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    pub(crate) fn new(encoded: &'a [u8]) -> Self {
+    /// Reads a map as the ABI writes it, such as an attribute that is one.
+    #[must_use]
+    pub fn new(encoded: &'a [u8]) -> Self {
         let (lengths, bytes) = encoded
             .split_first_chunk()
             .and_then(|(count, rest)| {
