@@ -527,8 +527,9 @@ impl Worker {
     /// Ends what was started for a configuration that will not be used.
     fn retire_new(&self, abandoned: &WorkerSnapshot) {
         let current = self.snapshot();
-        let in_use =
-            |filter: &Rc<Filter>| current.as_ref().is_some_and(|current| current.filters.iter().any(|used| Rc::ptr_eq(&used.filter, filter)));
+        let in_use = |filter: &Rc<Filter>| {
+            current.as_ref().is_some_and(|current| current.filters.iter().any(|used| Rc::ptr_eq(&used.filter, filter)))
+        };
         for Running { filter, .. } in abandoned.filters.iter().filter(|running| !in_use(&running.filter)) {
             filter.retire();
             self.retired.borrow_mut().push(Rc::clone(filter));

@@ -104,11 +104,7 @@ pub(crate) enum Type {
 
 /// Every leaf with a type, by its first segment.
 const KNOWN: [(&str, Type, &[&str]); 15] = [
-    (
-        "request",
-        Type::Text,
-        &["path", "url_path", "host", "scheme", "method", "referer", "useragent", "id", "protocol", "query"],
-    ),
+    ("request", Type::Text, &["path", "url_path", "host", "scheme", "method", "referer", "useragent", "id", "protocol", "query"]),
     ("request", Type::Time, &["time"]),
     ("request", Type::Duration, &["duration"]),
     ("request", Type::Int, &["size", "total_size", "headers_bytes"]),

@@ -146,7 +146,9 @@ impl<'v> Machine<'v> {
         // A header by a name that is only known now: looked up, not searched.
         if let (Kind::Attribute(Attribute::Headers(side)), Value::Text(name)) = (&of.kind, &key) {
             let value = self.source.header(*side, &name.to_ascii_lowercase());
-            return value.map(|value| Value::Text(String::from_utf8_lossy(value))).ok_or_else(|| NoValue(format!("there is no header {name:?}")));
+            return value
+                .map(|value| Value::Text(String::from_utf8_lossy(value)))
+                .ok_or_else(|| NoValue(format!("there is no header {name:?}")));
         }
         match (self.run(of)?, key) {
             (Value::List(list), Value::Int(at)) => {
@@ -218,7 +220,9 @@ fn size(value: &Value<'_>) -> usize {
     match value {
         Value::Text(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),
-        Value::List(list) => list.iter().map(|item| size_of::<Value<'_>>() + if let Value::Text(text) = item { text.len() } else { 0 }).sum(),
+        Value::List(list) => {
+            list.iter().map(|item| size_of::<Value<'_>>() + if let Value::Text(text) = item { text.len() } else { 0 }).sum()
+        }
         _ => 0,
     }
 }

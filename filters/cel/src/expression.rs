@@ -33,11 +33,20 @@ pub(crate) enum Kind {
     Attribute(Attribute),
     Call(Function, Vec<Expression>),
     Matches(Box<Expression>, Box<Regex>),
-    Macro { kind: Macro, over: Box<Expression>, condition: Option<Box<Expression>>, result: Box<Expression> },
+    Macro {
+        kind: Macro,
+        over: Box<Expression>,
+        condition: Option<Box<Expression>>,
+        result: Box<Expression>,
+    },
     /// Before names are resolved: a name.
     Name(String),
     /// Before names are resolved: a call, of a value if there is one.
-    Named { of: Option<Box<Expression>>, name: String, arguments: Vec<Expression> },
+    Named {
+        of: Option<Box<Expression>>,
+        name: String,
+        arguments: Vec<Expression>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]

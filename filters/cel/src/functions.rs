@@ -184,7 +184,9 @@ fn of_text<'v>(name: &str, text: &Cow<'v, str>, rest: &[Value<'v>]) -> Option<Va
         ("split", [Value::Text(between)]) => split(text, between, usize::MAX),
         ("split", [Value::Text(between), Value::Int(most)]) => split(text, between, usize::try_from(*most).unwrap_or(usize::MAX)),
         ("replace", [Value::Text(from), Value::Text(to)]) => replaced(text, from, to, usize::MAX)?,
-        ("replace", [Value::Text(from), Value::Text(to), Value::Int(most)]) => replaced(text, from, to, usize::try_from(*most).unwrap_or(usize::MAX))?,
+        ("replace", [Value::Text(from), Value::Text(to), Value::Int(most)]) => {
+            replaced(text, from, to, usize::try_from(*most).unwrap_or(usize::MAX))?
+        }
         ("indexOf", [Value::Text(part)]) => place(text, text.find(&**part)),
         ("lastIndexOf", [Value::Text(part)]) => place(text, text.rfind(&**part)),
         ("substring", [Value::Int(from)]) => Value::text(text.get(byte(text, *from)?..)?),

@@ -23,10 +23,10 @@ mod lexer;
 mod macros;
 mod parser;
 mod resolve;
-mod time;
-mod value;
 #[cfg(test)]
 mod tests;
+mod time;
+mod value;
 
 use std::fmt;
 
@@ -75,7 +75,10 @@ impl Program {
     /// # Errors
     /// With the column and the cause.
     pub fn compile(text: &str) -> Result<Self, Mistake> {
-        let at = |mistake: Mistake| Mistake { column: text.get(..mistake.column).map_or(mistake.column, |before| before.chars().count()) + 1, ..mistake };
+        let at = |mistake: Mistake| Mistake {
+            column: text.get(..mistake.column).map_or(mistake.column, |before| before.chars().count()) + 1,
+            ..mistake
+        };
         let parsed = parser::parse(text).map_err(at)?;
         let root = resolve::resolve(parsed).map_err(at)?;
         Ok(Self { root })

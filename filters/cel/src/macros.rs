@@ -68,7 +68,12 @@ impl Macro {
         }
     }
 
-    fn one<'v>(self, machine: &mut Machine<'v>, condition: Option<&'v Expression>, result: &'v Expression) -> Result<Option<Value<'v>>, NoValue> {
+    fn one<'v>(
+        self,
+        machine: &mut Machine<'v>,
+        condition: Option<&'v Expression>,
+        result: &'v Expression,
+    ) -> Result<Option<Value<'v>>, NoValue> {
         match condition.map(|condition| machine.run(condition)).transpose()? {
             Some(Value::Bool(false)) => Ok(None),
             None | Some(Value::Bool(true)) => machine.run(result).map(Some),

@@ -85,7 +85,10 @@ impl Parser {
             // A chain is a tree as deep as it is long.
             links += 1;
             if links > MOST_DEPTH * 4 {
-                return Err(Mistake { column: self.at(), cause: "the chain of operators is too long; `in [...]` may say it shorter".into() });
+                return Err(Mistake {
+                    column: self.at(),
+                    cause: "the chain of operators is too long; `in [...]` may say it shorter".into(),
+                });
             }
             let at = self.at();
             self.next += 1;
@@ -199,7 +202,8 @@ impl Parser {
             Token::Symbol(_) | Token::End => return Err(self.unexpected("a value")),
             _ => match self.take() {
                 Token::Int(number) => Kind::Literal(Literal::Int(
-                    i64::try_from(number).map_err(|_| Mistake { column: at, cause: "the number is too large; `u` behind it makes it larger".into() })?,
+                    i64::try_from(number)
+                        .map_err(|_| Mistake { column: at, cause: "the number is too large; `u` behind it makes it larger".into() })?,
                 )),
                 Token::Uint(number) => Kind::Literal(Literal::Uint(number)),
                 Token::Double(number) => Kind::Literal(Literal::Double(number)),

@@ -49,7 +49,9 @@ impl Resolver {
     /// What is known of every request, if the expression is a path to it.
     fn attribute(&self, expression: &Expression) -> Result<Option<Kind>, Mistake> {
         let Some(path) = path(expression) else { return Ok(None) };
-        let Some(root) = path.first().filter(|root| is_root(root) && !self.variables.iter().any(|known| known == *root)) else { return Ok(None) };
+        let Some(root) = path.first().filter(|root| is_root(root) && !self.variables.iter().any(|known| known == *root)) else {
+            return Ok(None);
+        };
         if let Some(attribute) = lookup(&path) {
             return Ok(Some(Kind::Attribute(attribute)));
         }
@@ -134,7 +136,10 @@ impl Resolver {
 
     fn matches(&mut self, of: Expression, pattern: &Expression) -> Result<Kind, Mistake> {
         let Kind::Literal(Literal::Text(text)) = &pattern.kind else {
-            return Err(Mistake { column: pattern.at, cause: "a regular expression is a literal text, so that it is compiled once".into() });
+            return Err(Mistake {
+                column: pattern.at,
+                cause: "a regular expression is a literal text, so that it is compiled once".into(),
+            });
         };
         let compiled = regex_lite::RegexBuilder::new(text).size_limit(PATTERN_SIZE).build().map_err(|error| {
             // The last line of the library's drawing says what is wrong.

@@ -68,8 +68,11 @@ fn expressions_have_their_values() {
         ("1 == 1u && 1 == 1.0 && 1u < 2 && 2.5 > 2", "true"),
         ("9007199254740993 == 9007199254740992.0", "false"),
         ("'a' + \"b\" + r'\\n' + '''c'd'''", "ab\\nc'd"),
-        (r"'\x41\u00e4\n' == 'Aä' + '''
-'''", "true"),
+        (
+            r"'\x41\u00e4\n' == 'Aä' + '''
+'''",
+            "true",
+        ),
         ("b'a' + b'\\xff' == b'\\x61\\xff'", "true"),
         ("true ? 'yes' : 'no'", "yes"),
         ("false || !false && true", "true"),

@@ -91,7 +91,9 @@ impl<'v> Value<'v> {
     pub fn equals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Null, Self::Null) => true,
-            (Self::List(one), Self::List(other)) => one.len() == other.len() && one.iter().zip(&**other).all(|(one, other)| one.equals(other)),
+            (Self::List(one), Self::List(other)) => {
+                one.len() == other.len() && one.iter().zip(&**other).all(|(one, other)| one.equals(other))
+            }
             (Self::Map(one), Self::Map(other)) => {
                 one.len() == other.len() && one.iter().all(|(key, value)| find(other, key).is_some_and(|known| known.equals(value)))
             }

@@ -27,7 +27,10 @@ impl Template {
         let rest = text.strip_prefix('/').ok_or_else(|| format!("{text:?} does not begin with `/`"))?;
         let (mut head, mut tail) = (Vec::new(), None::<Vec<Part>>);
         for segment in rest.split('/') {
-            match (kind(segment).ok_or_else(|| format!("{segment:?} in {text:?} is neither text nor `{{NAME}}`, `{{*}}`, `{{**}}`"))?, &mut tail) {
+            match (
+                kind(segment).ok_or_else(|| format!("{segment:?} in {text:?} is neither text nor `{{NAME}}`, `{{*}}`, `{{**}}`"))?,
+                &mut tail,
+            ) {
                 (Kind::Rest, None) => tail = Some(Vec::new()),
                 (Kind::Part(part), None) => head.push(part),
                 (Kind::Part(part @ Part::Text(_)), Some(tail)) => tail.push(part),

@@ -106,7 +106,8 @@ impl Conditions {
 
     /// Whether a route with them is for this proxy.
     pub(crate) fn are_for(&self, proxy: &Proxy) -> bool {
-        let serves = |gateway: &str| if proxy.gateways.is_empty() { gateway == "mesh" } else { proxy.gateways.iter().any(|own| own == gateway) };
+        let serves =
+            |gateway: &str| if proxy.gateways.is_empty() { gateway == "mesh" } else { proxy.gateways.iter().any(|own| own == gateway) };
         self.only.as_ref().is_none_or(|only| {
             let gateway = only.gateways.is_empty() || only.gateways.iter().any(|gateway| serves(gateway));
             let source = only.source.as_ref().filter(|_| serves("mesh"));

@@ -102,10 +102,8 @@ impl Draft {
         }
         let mut actions: Vec<(Box<str>, Used)> = self.actions.into_iter().collect();
         actions.sort_by_key(|(_, used)| used.number);
-        let written = |(json, used): (Box<str>, Used)| Written {
-            json,
-            field: format!("virtualHosts[{}].routes[{}].action", used.host, used.route),
-        };
+        let written =
+            |(json, used): (Box<str>, Used)| Written { json, field: format!("virtualHosts[{}].routes[{}].action", used.host, used.route) };
         let mut table = Table::new(self.hosts, self.paths, self.conditions, fall_through);
         for range in &self.virtual_hosts {
             let mut entries: Vec<Entry> = self.entries[range.all()].iter().filter(|entry| table.is_for(entry, proxy)).copied().collect();

@@ -52,9 +52,7 @@ impl Paths {
                 self.templates.push(Template::parse(&text).map_err(|cause| Refusal::at("template", cause))?);
                 index(self.templates.len()).map(Path::Template)
             }
-            (None, None, None, None, None) => {
-                Err(Refusal::new("one of exact, prefix, segmentPrefix, regex or template must be written"))
-            }
+            (None, None, None, None, None) => Err(Refusal::new("one of exact, prefix, segmentPrefix, regex or template must be written")),
             _ => Err(Refusal::new("only one of exact, prefix, segmentPrefix, regex and template may be written")),
         }
     }

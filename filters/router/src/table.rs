@@ -102,6 +102,11 @@ impl Table {
             return entries.iter().find(|entry| means(entry)).map(|entry| entry.action);
         }
         let at = self.indexes.binary_search_by_key(&(host as u32), |(host, _)| *host).ok()?;
-        self.indexes.get(at)?.1.first(path, |at| entries.get(at).is_some_and(means)).and_then(|at| entries.get(at)).map(|entry| entry.action)
+        self.indexes
+            .get(at)?
+            .1
+            .first(path, |at| entries.get(at).is_some_and(means))
+            .and_then(|at| entries.get(at))
+            .map(|entry| entry.action)
     }
 }

@@ -49,7 +49,8 @@ impl Request for Asked {
 /// `GET a.example/path name=value …`
 fn asked(text: &str) -> Asked {
     let mut words = text.split(' ');
-    let mut headers = BTreeMap::from([(":method".to_owned(), words.next().unwrap().to_owned()), (":scheme".to_owned(), "https".to_owned())]);
+    let mut headers =
+        BTreeMap::from([(":method".to_owned(), words.next().unwrap().to_owned()), (":scheme".to_owned(), "https".to_owned())]);
     let target = words.next().unwrap();
     let (authority, path) = target.split_at(target.find('/').unwrap_or(target.len()));
     headers.extend(words.map(|word| word.split_once('=').unwrap()).map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -92,7 +93,10 @@ fn every_kind_of_condition() {
         (json!({ "scheme": { "exact": "http" } }), "scheme"),
         (json!({ "authority": { "suffix": ":444" } }), "authority"),
         (json!({ "port": 9090 }), "port"),
-        (json!({ "headers": [{ "name": "X-User", "value": { "exact": "jason" } }, { "name": "b", "value": { "present": true } }] }), "headers"),
+        (
+            json!({ "headers": [{ "name": "X-User", "value": { "exact": "jason" } }, { "name": "b", "value": { "present": true } }] }),
+            "headers",
+        ),
         (json!({ "query": [{ "name": "v", "value": { "exact": "" } }] }), "empty"),
         (json!({ "query": [{ "name": "v", "value": { "regex": "[0-9]" } }] }), "query"),
         (json!({ "attributes": [{ "name": "claims.group", "value": { "exact": "admin" } }] }), "attribute"),
@@ -130,7 +134,8 @@ fn every_kind_of_condition() {
     ];
     check(&routes(json!({}), &list[..15]), &expected);
     // The same with an index.
-    let padded: Vec<_> = list.iter().cloned().chain((0..20).map(|at| (json!({ "path": { "exact": format!("/pad/{at}") } }), "pad"))).collect();
+    let padded: Vec<_> =
+        list.iter().cloned().chain((0..20).map(|at| (json!({ "path": { "exact": format!("/pad/{at}") } }), "pad"))).collect();
     check(&routes(json!({}), &padded), &expected);
     let (table, _) = table(&routes(json!({}), &list)).unwrap();
     assert_eq!(table.find(&Asked { port: 9090, ..asked("GET a/") }), Some(9));
@@ -152,12 +157,7 @@ fn order_is_as_written_or_by_what_is_most_specific() {
         (json!({}), "any"),
     ];
     check(&routes(json!({}), &list), &[("GET a/foo/bar/baz", "all")]);
-    let expected = [
-        ("GET a/foo/bar/baz", "exact"),
-        ("GET a/foo/bar/x h=1", "template"),
-        ("GET a/foo", "regex"),
-        ("GET a/x", "all"),
-    ];
+    let expected = [("GET a/foo/bar/baz", "exact"), ("GET a/foo/bar/x h=1", "template"), ("GET a/foo", "regex"), ("GET a/x", "all")];
     check(&routes(json!({ "precedence": "mostSpecific" }), &list), &expected);
     let prefixes: Vec<_> = list.iter().filter(|(_, name)| !["regex", "template", "exact", "second"].contains(name)).cloned().collect();
     let expected = [
@@ -173,9 +173,7 @@ fn order_is_as_written_or_by_what_is_most_specific() {
 
 #[test]
 fn hosts_are_chosen_before_routes() {
-    let host = |hosts: &[&str], path: &str, action: &str| {
-        json!({ "hosts": hosts, "routes": [{ "match": [{ "path": { "prefix": path } }], "action": action }] })
-    };
+    let host = |hosts: &[&str], path: &str, action: &str| json!({ "hosts": hosts, "routes": [{ "match": [{ "path": { "prefix": path } }], "action": action }] });
     let hosts = [
         host(&["a.example", "b.example:81"], "/a", "exact"),
         host(&["*.example"], "/", "suffix"),
@@ -230,7 +228,10 @@ fn equal_actions_are_one() {
     let config = json!({ "virtualHosts": [{ "hosts": ["a"], "routes": [route, route] }, { "hosts": ["b"], "routes": [route] }] });
     let config: Router = weir_sdk::parse(config.to_string().as_bytes()).unwrap();
     let (_, written) = config.virtual_hosts.0.finish(config.precedence, false, &config.proxy).unwrap();
-    assert_eq!(written.iter().map(|written| (&*written.json, &*written.field)).collect::<Vec<_>>(), [(&*action.to_string(), "virtualHosts[0].routes[0].action")]);
+    assert_eq!(
+        written.iter().map(|written| (&*written.json, &*written.field)).collect::<Vec<_>>(),
+        [(&*action.to_string(), "virtualHosts[0].routes[0].action")]
+    );
 }
 
 #[test]
@@ -299,7 +300,8 @@ impl Plain {
             "regex" => path.starts_with(&text[..text.len() - 2]),
             _ => true,
         };
-        let is = |name: &str, wanted: Option<&str>| wanted.is_none_or(|wanted| request.headers.get(name).is_some_and(|value| value == wanted));
+        let is =
+            |name: &str, wanted: Option<&str>| wanted.is_none_or(|wanted| request.headers.get(name).is_some_and(|value| value == wanted));
         path_is && is(":method", self.method) && is("h", self.header)
     }
 

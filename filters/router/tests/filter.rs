@@ -87,7 +87,8 @@ fn what_no_route_means_may_be_served_too() {
 
 #[test]
 fn an_action_that_the_core_refuses_is_named() {
-    let routed = |action: &str| format!(r#"{{"virtualHosts": [{{"hosts": ["a"], "routes": [{{"action": {{"ok":1}}}}, {{"action": {action}}}]}}]}}"#);
+    let routed =
+        |action: &str| format!(r#"{{"virtualHosts": [{{"hosts": ["a"], "routes": [{{"action": {{"ok":1}}}}, {{"action": {action}}}]}}]}}"#);
     for (configuration, said) in [
         (routed(r#"{"bad":1}"#), "virtualHosts[0].routes[1].action.forward.clusters: it is not said where to"),
         (routed(r#""nobody""#), "virtualHosts[0].routes[1].action: there is no \"nobody\" in `actions`"),

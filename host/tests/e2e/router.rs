@@ -9,7 +9,8 @@ fn routed(configuration: Value, clusters: Value) -> Value {
     let mut config = config(json!({}), clusters);
     http(&mut config).as_object_mut().unwrap().remove("defaultAction");
     http(&mut config)["filterChain"] = json!("main");
-    config["filterChains"] = json!([{ "name": "main", "filters": [{ "name": "router", "phase": "route", "module": { "builtin": "router" } }] }]);
+    config["filterChains"] =
+        json!([{ "name": "main", "filters": [{ "name": "router", "phase": "route", "module": { "builtin": "router" } }] }]);
     config["filterChains"][0]["filters"][0]["config"] = configuration;
     config
 }
@@ -94,7 +95,10 @@ async fn precedence_is_as_written_or_by_what_is_most_specific() {
     let routes = [
         route(json!({ "path": { "segmentPrefix": "/" } }), says("all")),
         route(json!({ "path": { "segmentPrefix": "/v2" } }), says("v2")),
-        route(json!({ "path": { "segmentPrefix": "/v2" }, "headers": [{ "name": "version", "value": { "exact": "two" } }] }), says("header")),
+        route(
+            json!({ "path": { "segmentPrefix": "/v2" }, "headers": [{ "name": "version", "value": { "exact": "two" } }] }),
+            says("header"),
+        ),
         route(json!({ "path": { "segmentPrefix": "/v2" }, "method": { "exact": "PUT" } }), says("method")),
         route(json!({ "path": { "exact": "/v2/example" } }), says("exact")),
     ];
@@ -130,8 +134,11 @@ async fn what_was_chosen_is_carried_out() {
     marked["requestHeaders"] = json!({ "set": [{ "name": "x-routed", "value": "yes" }] });
     let routes = [
         route(json!({ "path": { "prefix": "/weighted" } }), weighted),
-        route(json!({ "path": { "segmentPrefix": "/strip" } }), forward(json!({ "path": { "prefix": { "from": "/strip", "to": "/" } } }))),
-        route(json!({ "path": { "prefix": "/moved" } }), json!({ "redirect": { "status": 308, "scheme": "https", "path": { "full": "/new" } } })),
+        route(json!({ "path": { "segmentPrefix": "/strip" } }), forward(json!({ "path": { "prefix": { "from": "/strip", "to": "" } } }))),
+        route(
+            json!({ "path": { "prefix": "/moved" } }),
+            json!({ "redirect": { "status": 308, "scheme": "https", "path": { "full": "/new" } } }),
+        ),
         route(json!({ "path": { "prefix": "/marked" } }), marked),
         route(json!({ "path": { "prefix": "/lost" } }), json!({ "forward": { "clusters": [{ "name": "nobody" }] } })),
     ];
@@ -159,7 +166,10 @@ async fn an_action_that_cannot_work_is_refused_with_its_path_and_the_last_one_st
     let table = |action: Value| json!({ "virtualHosts": [{ "hosts": ["*"], "routes": [{ "action": says("ok") }, { "action": action }] }] });
     let proxy = Proxy::start(&routed(table(says("other")), json!([]))).await;
     for (action, said) in [
-        (json!({ "forward": { "clusters": [{ "name": "a", "weigt": 1 }] } }), "virtualHosts[0].routes[1].action.forward.clusters[0].weigt: "),
+        (
+            json!({ "forward": { "clusters": [{ "name": "a", "weigt": 1 }] } }),
+            "virtualHosts[0].routes[1].action.forward.clusters[0].weigt: ",
+        ),
         (json!({ "redirect": { "host": "a", "status": 200 } }), "virtualHosts[0].routes[1].action.redirect.status: 200 is no redirect"),
         (json!("nobody"), "virtualHosts[0].routes[1].action: there is no \\\"nobody\\\" in `actions`"),
     ] {

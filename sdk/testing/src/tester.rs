@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use weir_sdk::native::Registered;
 use weir_wasm::module::cache::Cache;
-use weir_wasm::{Binding, BindingConfig, Chain, Engine, EngineOptions, FailurePolicy, Filter, Foreign, Kind, LoadError, SharedHost, StartError, Stream, Upstreams};
+use weir_wasm::{
+    Binding, BindingConfig, Chain, Engine, EngineOptions, FailurePolicy, Filter, Foreign, Kind, LoadError, SharedHost, StartError, Stream,
+    Upstreams,
+};
 
 use crate::budget::Budget;
 use crate::exchange::RequestBuilder;
