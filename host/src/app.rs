@@ -19,7 +19,7 @@ use crate::listener::socket::ListenSocket;
 use crate::observe::access_log::AccessLogs;
 use crate::observe::metrics::{FilterMetrics, Metrics, stamp};
 use crate::snapshot::{Compiler, Secured, Snapshot};
-use crate::source::{Apply, Kind, Outcome, Rejection, Update};
+use crate::source::{Apply, Kind, Outcome, Rejection, Resources, Update};
 use crate::tls::accept::AcceptContext;
 use crate::tls::refusal::RefusalCounts;
 use crate::tls::server::Resumption;
@@ -303,31 +303,50 @@ impl App {
         let connections = if limits.connections == 0 { 100_000 } else { limits.connections };
         let process = Process::new(metrics, Arc::clone(&access_logs), connections.into());
         let handshakes = if limits.handshakes == 0 { 1000 } else { limits.handshakes as usize };
-        let cache = (!bootstrap.module_cache.is_empty()).then(|| PathBuf::from(&bootstrap.module_cache));
-        let cache = cache.map(|path| Cache::open(path, CACHE_BYTES)).transpose()?.map(Arc::new);
-        let engine = Engine::new(EngineOptions { cache, ..EngineOptions::default() })?;
         let origin = Instant::now();
         process.max_requests.store(limits.requests.into(), Ordering::Relaxed);
         if let Some(limit) = crate::overload::limit(limits.memory_mib) {
             tokio::spawn(crate::overload::watch(Arc::clone(&process), limit));
         }
         let workers = Workers::start(count, origin, process, handshakes)?;
-        let secured = Arc::<Secured>::default();
-        let services = Services {
-            handle: tokio::runtime::Handle::current(),
-            now: Arc::new(move || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-            connector: Arc::new(CheckConnector(Arc::clone(&secured))),
-            node: Arc::new(bootstrap.node.as_ref().and_then(|node| node.locality.as_ref()).map(Locality::new).unwrap_or_default()),
-            resolver: None,
-        };
-        let compiler =
-            Compiler::new(ChainLoader::new(engine), Clusters::new(services), secured, Resumption::new()?, access_logs, count, inherited);
+        let compiler = compiler(bootstrap, origin, access_logs, count, inherited)?;
         let current = Arc::<Current>::default();
         let applier = Applier { compiler: Arc::new(Mutex::new(compiler)), workers: Arc::clone(&workers), current: Arc::clone(&current) };
         let drain_timeout = weir_model::duration::or(bootstrap.drain_timeout, DRAIN);
         let node = bootstrap.node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
         Ok((Self { workers, current, drain_timeout, node }, applier))
     }
+}
+
+/// Says whether a configuration could serve, without serving it. Slow: loads and proves its filters.
+///
+/// # Errors
+/// When this machine lacks something; inside, every resource that stands in the way, and why.
+pub async fn check(bootstrap: &Bootstrap, resources: Resources) -> anyhow::Result<Result<(), Vec<Rejection>>> {
+    let mut compiler = compiler(bootstrap, Instant::now(), AccessLogs::start()?, 1, HashMap::new())?;
+    Ok(tokio::task::spawn_blocking(move || compiler.check(&resources)).await?)
+}
+
+/// What makes snapshots as `bootstrap` says, for `count` workers.
+fn compiler(
+    bootstrap: &Bootstrap,
+    origin: Instant,
+    access_logs: Arc<AccessLogs>,
+    count: usize,
+    inherited: HashMap<String, Vec<ListenSocket>>,
+) -> anyhow::Result<Compiler> {
+    let cache = (!bootstrap.module_cache.is_empty()).then(|| PathBuf::from(&bootstrap.module_cache));
+    let cache = cache.map(|path| Cache::open(path, CACHE_BYTES)).transpose()?.map(Arc::new);
+    let engine = Engine::new(EngineOptions { cache, ..EngineOptions::default() })?;
+    let secured = Arc::<Secured>::default();
+    let services = Services {
+        handle: tokio::runtime::Handle::current(),
+        now: Arc::new(move || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+        connector: Arc::new(CheckConnector(Arc::clone(&secured))),
+        node: Arc::new(bootstrap.node.as_ref().and_then(|node| node.locality.as_ref()).map(Locality::new).unwrap_or_default()),
+        resolver: None,
+    };
+    Ok(Compiler::new(ChainLoader::new(engine), Clusters::new(services), secured, Resumption::new()?, access_logs, count, inherited))
 }
 
 /// As many as asked for, else as many as the process may use CPUs.

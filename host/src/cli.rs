@@ -33,7 +33,7 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         handover: Option<PathBuf>,
     },
-    /// Say what is wrong with a configuration, and nothing else
+    /// Say what is wrong with a configuration: all that running it would do, but it listens nowhere
     Check {
         /// A configuration file, or a folder of them
         #[arg(short, long, value_name = "PATH")]
@@ -81,8 +81,22 @@ fn check(path: &Path) -> ExitCode {
     let Ok(loaded) = load(path) else { return ExitCode::FAILURE };
     let color = std::io::stdout().is_terminal();
     say(&weir_model::diagnostic::render(&loaded.warnings, color));
-    say(&format!("{}: {} resources, no errors\n", path.display(), loaded.resources.len()));
-    ExitCode::SUCCESS
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let could_serve = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let could_serve = runtime.block_on(crate::app::check(&loaded.bootstrap, loaded.resources.clone()));
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        could_serve
+    });
+    match could_serve {
+        Ok(Ok(())) => {
+            say(&format!("{}: {} resources, no errors\n", path.display(), loaded.resources.len()));
+            ExitCode::SUCCESS
+        }
+        Ok(Err(rejected)) => {
+            complain(&rejected.iter().map(|rejection| format!("error: {}: {rejection}\n", path.display())).collect::<String>())
+        }
+        Err(error) => complain(&format!("error: {error:#}\n")),
+    }
 }
 
 fn serve(path: &Path, handover: Option<&Path>) -> ExitCode {

@@ -135,6 +135,12 @@ pub struct Compiler {
     closed: Option<Instant>,
 }
 
+/// A listener without sockets.
+struct Unbound {
+    compiled: CompiledListener,
+    branches: Vec<SnapshotBranch>,
+}
+
 /// Longer than workers take to empty a queue.
 const EMPTYING: Duration = LONGEST.saturating_add(Duration::from_secs(1));
 
@@ -202,6 +208,27 @@ impl Compiler {
         self.prepared = Some(prepared);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Arc::new(Snapshot { generation, complete, clusters, chains, listeners, secrets, resources: resources.clone() }))
+    }
+
+    /// Whether `resources` could serve: all that [`Compiler::compile`] does, but no address is taken and nothing is kept. Filters are loaded, started,
+    /// configured and probed.
+    ///
+    /// # Errors
+    /// Every resource that stands in the way, and why.
+    pub fn check(&mut self, resources: &Resources) -> Result<(), Rejections> {
+        let mut rejected = Rejections::new();
+        let secrets = self.secrets(resources, &mut rejected);
+        cluster_tls(resources, &secrets, None, &mut rejected);
+        self.chains(resources, &mut rejected);
+        for (listener, _) in resources.listeners() {
+            if let Err(reason) = self.unbound(listener, &secrets) {
+                rejected.push(reject(Kind::Listener, &listener.name, &reason));
+            }
+        }
+        if let Err(clusters) = self.prepare_clusters(resources) {
+            rejected.extend(clusters);
+        }
+        if rejected.is_empty() { Ok(()) } else { Err(rejected) }
     }
 
     /// Workers are ready for what was compiled last: its endpoints become visible, its lookups and checks begin.
@@ -294,13 +321,7 @@ impl Compiler {
         others: &[Arc<SnapshotListener>],
     ) -> Result<SnapshotListener, String> {
         let name: Arc<str> = listener.name.as_str().into();
-        let mut compiled = CompiledListener::compile(listener, secrets, &self.resumption)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-        let mut branches = Vec::new();
-        for (at, branch) in listener.branches.iter().chain(&listener.default_branch).enumerate() {
-            let field = if at < listener.branches.len() { format!("branches[{at}]") } else { "defaultBranch".to_owned() };
-            branches.push(self.branch(&name, at, branch).map_err(|error| format!("{field}: {error}"))?);
-        }
+        let Unbound { mut compiled, branches } = self.unbound(listener, secrets)?;
         let transparent = listener.original_destination() == config::OriginalDestination::Transparent;
         let options = SocketOptions::new(listener.tcp.as_ref(), transparent);
         let sockets = self.bind(&name, &listener.address, &options)?;
@@ -316,6 +337,19 @@ impl Compiler {
         connections.set_most(u64::from(listener.max_connections));
         let bound = bound.map_or_else(|| listener.address.clone(), |bound| bound.to_string());
         Ok(SnapshotListener { name, bound, compiled, branches, connections, sockets })
+    }
+
+    /// All of a listener but its sockets.
+    fn unbound(&self, listener: &config::Listener, secrets: &SecretStore) -> Result<Unbound, String> {
+        let name: Arc<str> = listener.name.as_str().into();
+        let compiled = CompiledListener::compile(listener, secrets, &self.resumption)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let mut branches = Vec::new();
+        for (at, branch) in listener.branches.iter().chain(&listener.default_branch).enumerate() {
+            let field = if at < listener.branches.len() { format!("branches[{at}]") } else { "defaultBranch".to_owned() };
+            branches.push(self.branch(&name, at, branch).map_err(|error| format!("{field}: {error}"))?);
+        }
+        Ok(Unbound { compiled, branches })
     }
 
     fn branch(&self, listener: &Arc<str>, at: usize, branch: &config::Branch) -> Result<SnapshotBranch, String> {

@@ -13,7 +13,7 @@ mod schema;
 pub mod validate;
 pub mod yaml;
 
-pub use path::Places;
+pub use path::{Places, suggest};
 
 /// `weir.config.v1`: the configuration.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, reason = "generated; the documentation is the schema's")]

@@ -137,7 +137,8 @@ impl Places {
 }
 
 /// The candidate that was probably meant.
-pub(crate) fn suggest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn suggest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Quadratic in the length: what is that long is no slip of the finger.
     if written.len() > 100 {
         return None;

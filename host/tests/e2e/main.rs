@@ -10,6 +10,7 @@ mod support;
 
 mod abuse;
 mod bodies;
+mod check;
 mod differential;
 mod filters;
 mod grpc_web;

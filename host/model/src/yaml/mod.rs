@@ -9,6 +9,7 @@
 //! JSON is YAML, and files may hold several documents: each is a piece, as each file of a folder is. Deliberately not here: whether
 //! a configuration makes sense, see [`crate::validate`].
 
+pub mod document;
 mod print;
 mod read;
 mod scalar;
@@ -41,26 +42,45 @@ pub struct Parsed {
 /// Reads a file. `name` is what diagnostics call it.
 #[must_use]
 pub fn parse(name: &str, bytes: impl AsRef<[u8]>) -> Parsed {
-    let bytes = bytes.as_ref();
-    let refused = |code, text: String, mark, message: &str, help: &str| {
-        let mut reader = read::Reader { source: Arc::new(Source { name: name.to_owned(), text }), found: Vec::new() };
-        reader.report(mark, code, &At::ROOT, message, help);
-        Parsed { fragment: Fragment::default(), diagnostics: reader.found }
-    };
-    let start = Mark { line: 1, column: 1, length: 1 };
+    match text_of(bytes.as_ref()) {
+        Ok(text) => document_set(name, text),
+        Err(refused) => Parsed { fragment: Fragment::default(), diagnostics: refuse_bytes(name, refused) },
+    }
+}
+
+/// Why bytes are not read at all.
+enum RefusedBytes {
+    TooLarge,
+    /// Not UTF-8 behind this.
+    NotUtf8(String),
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, RefusedBytes> {
     if bytes.len() > MAX_BYTES {
-        return refused(Code::TooLarge, String::new(), start, "the file is larger than 16 MiB", "split it into a folder of files");
+        return Err(RefusedBytes::TooLarge);
     }
     match std::str::from_utf8(bytes) {
-        Ok(text) => document_set(name, text.strip_prefix('\u{feff}').unwrap_or(text)),
-        Err(error) => {
-            let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned();
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        Err(error) => Err(RefusedBytes::NotUtf8(String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned())),
+    }
+}
+
+fn refuse_bytes(name: &str, refused: RefusedBytes) -> Vec<Diagnostic> {
+    let (code, text, mark, message, help) = match refused {
+        RefusedBytes::TooLarge => {
+            let start = Mark { line: 1, column: 1, length: 1 };
+            (Code::TooLarge, String::new(), start, "the file is larger than 16 MiB", "split it into a folder of files")
+        }
+        RefusedBytes::NotUtf8(good) => {
             let line = good.split('\n').count();
             let column = good.rsplit('\n').next().unwrap_or("").chars().count() + 1;
             let mark = Mark { line: u32::try_from(line).unwrap_or(0), column: u32::try_from(column).unwrap_or(0), length: 1 };
-            refused(Code::NotUtf8, good, mark, "the file is not UTF-8", "save it as UTF-8; bytes are written in base64")
+            (Code::NotUtf8, good, mark, "the file is not UTF-8", "save it as UTF-8; bytes are written in base64")
         }
-    }
+    };
+    let mut reader = read::Reader { source: Arc::new(Source { name: name.to_owned(), text }), found: Vec::new() };
+    reader.report(mark, code, &At::ROOT, message, help);
+    reader.found
 }
 
 fn document_set(name: &str, text: &str) -> Parsed {

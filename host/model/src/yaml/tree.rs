@@ -36,6 +36,18 @@ pub(super) enum Value<'t> {
     Map(Vec<(Node<'t>, Node<'t>)>),
 }
 
+impl Node<'_> {
+    /// The same without the text that it was read from.
+    pub(super) fn into_owned(self) -> Node<'static> {
+        let value = match self.value {
+            Value::Scalar(text, plain) => Value::Scalar(Cow::Owned(text.into_owned()), plain),
+            Value::List(items) => Value::List(items.into_iter().map(Node::into_owned).collect()),
+            Value::Map(pairs) => Value::Map(pairs.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect()),
+        };
+        Node { mark: self.mark, tag: self.tag, value }
+    }
+}
+
 /// Why there is no tree.
 #[derive(Debug)]
 pub(super) enum Fault {
