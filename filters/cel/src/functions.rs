@@ -211,7 +211,7 @@ fn split<'v>(text: &str, between: &str, most: usize) -> Value<'v> {
     let parts: Vec<Value<'v>> = if most == 0 {
         Vec::new()
     } else if between.is_empty() {
-        text.chars().map(|letter| Value::text(letter)).collect()
+        text.chars().map(Value::text).collect()
     } else {
         text.splitn(most, between).map(Value::text).collect()
     };
