@@ -14,22 +14,30 @@ SETUP = @tests/setup.sh
 FILTERS = $(filter-out bundle cel matching wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
 
 .DEFAULT_GOAL = help
-.PHONY: help setup run test lint bench fuzz doc clean
+.PHONY: help setup run install test corpus lint bench fuzz doc clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install all that the targets below need, and say what
-	$(SETUP) rust wasm go node netns lint fuzz
+	$(SETUP) rust wasm go node netns prometheus registry lint fuzz
 	@echo "setup: everything is here"
 
 run: ## Start a proxy with the standard sample, something behind it, and live counters (ARGS=another.yaml)
 	$(SETUP) rust wasm
 	@cargo run -q --release -p weir-proxy --example demo -- $(ARGS)
 
+install: ## Build `weir`, and put it where cargo puts programs (~/.cargo/bin)
+	$(SETUP) rust wasm
+	cargo install --locked --quiet --path sdk/cli
+
 test: ## Run every test, and print how many passed and failed
-	$(SETUP) rust wasm go node netns
+	$(SETUP) rust wasm go node netns prometheus registry
 	@tests/count.sh cargo test --workspace --no-fail-fast
+
+corpus: ## Hold the controller against what Istio itself answered (WEIR_CORPUS=folder)
+	$(SETUP) rust wasm
+	cargo test -p weir-corpus
 
 lint: ## Check formatting, lints, documentation, licences and banned crates
 	$(SETUP) lint wasm
@@ -41,9 +49,9 @@ lint: ## Check formatting, lints, documentation, licences and banned crates
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	cargo deny --log-level error check bans licenses sources
 
-bench: ## Measure, one figure a line (SUITE=wasm|filters|proxy|all; ARGS=... for proxy)
+bench: ## Measure, one figure a line (SUITE=wasm|filters|proxy|sdk|all; ARGS=... for proxy)
 	$(SETUP) rust wasm $(if $(filter proxy all,$(SUITE)),peers)
-	cargo build --release -p weir-perf $(if $(filter proxy all,$(SUITE)),-p weir-proxy)
+	cargo build --release -p weir-perf $(if $(filter proxy all,$(SUITE)),-p weir-proxy) $(if $(filter sdk,$(SUITE)),-p weir-cli)
 	@# The program that was just built: `cargo run` of one package chooses other features, and builds it all again.
 	@$(or $(CARGO_TARGET_DIR),target)/release/weir-perf $(SUITE) $(ARGS)
 

@@ -7,6 +7,9 @@
 #                               node   Node 18 or newer with npm, likewise
 #                               netns  ip and nft, for tests in network namespaces, and strace, for one that counts system calls;
 #                                      what cannot be had is named, and its test says that it is left out
+#                               prometheus  Prometheus and promtool, for a test that has its pages of metrics read; likewise
+#                               registry  docker-registry, for tests that push and pull filters; named, and those tests left out, where
+#                                      it cannot be had
 #                               lint   rustfmt, clippy, cargo-deny
 #                               fuzz   cargo-fuzz and a C++ compiler
 #                               peers  nginx, haproxy and Envoy to be measured beside Weir, wrk and h2load to measure with;
@@ -143,6 +146,12 @@ need_netns() {
     done
 }
 
+need_prometheus() {
+    # A server is not to start as a service.
+    have promtool || RUNLEVEL=1 apt prometheus || true
+    have promtool || say "WITHOUT prometheus: it could not be installed"
+}
+
 # cargo_tool NAME VERSION: its own target directory, so that the project's cache holds the project only.
 cargo_tool() {
     [ "$("$1" --version 2>/dev/null | sed 's/.* //')" = "$2" ] && return
@@ -187,6 +196,12 @@ fetch_envoy() {
     return "$fetched"
 }
 
+need_registry() {
+    # Started by the tests, on ports of their own; never as a service.
+    have_server docker-registry || RUNLEVEL=1 apt docker-registry || true
+    have_server docker-registry || say "WITHOUT docker-registry: it could not be installed"
+}
+
 need_peers() {
     # A package a time: one that cannot be had must not take the others with it. A server is not to start as a service.
     for peer in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client; do
@@ -196,12 +211,12 @@ need_peers() {
     fetch_envoy || say "WITHOUT envoy: it could not be fetched, and is left out"
 }
 
-[ $# -gt 0 ] || fail "usage: tests/setup.sh [rust] [wasm] [go] [node] [netns] [lint] [fuzz] [peers]"
+[ $# -gt 0 ] || fail "usage: tests/setup.sh [rust] [wasm] [go] [node] [netns] [prometheus] [registry] [lint] [fuzz] [peers]"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for need in "$@"; do
     case "$need" in
-        rust | wasm | go | node | netns | lint | fuzz | peers) "need_$need" ;;
-        *) fail "unknown need '$need': rust, wasm, go, node, netns, lint, fuzz or peers" ;;
+        rust | wasm | go | node | netns | prometheus | registry | lint | fuzz | peers) "need_$need" ;;
+        *) fail "unknown need '$need': rust, wasm, go, node, netns, prometheus, registry, lint, fuzz or peers" ;;
     esac
 done

@@ -299,7 +299,7 @@ impl App {
         let count = worker_count(bootstrap.workers);
         let limits = bootstrap.limits.unwrap_or_default();
         let metrics = Metrics::new();
-        let access_logs = AccessLogs::start()?;
+        let access_logs = AccessLogs::counting(Arc::clone(&metrics.config().access_log_dropped))?;
         let connections = if limits.connections == 0 { 100_000 } else { limits.connections };
         let process = Process::new(metrics, Arc::clone(&access_logs), connections.into());
         let handshakes = if limits.handshakes == 0 { 1000 } else { limits.handshakes as usize };

@@ -215,7 +215,7 @@ impl Worker {
     /// A worker without a configuration.
     #[must_use]
     pub fn new(id: usize, origin: Instant, process: &Arc<Process>, accepting: AcceptContext) -> Rc<Self> {
-        let worker = Rc::new(Self {
+        Rc::new(Self {
             id,
             origin,
             clock: Cell::new(Instant::now()),
@@ -233,8 +233,7 @@ impl Worker {
             tickets: Rc::default(),
             draining: Cell::new(false),
             timers: Arc::default(),
-        });
-        worker
+        })
     }
 
     /// Its number.
@@ -424,8 +423,8 @@ impl Worker {
                         }
                         Protocol::Tcp(config) => {
                             let chain = config.filter_chain.as_deref().and_then(|name| chains.get(name)).map(|(chain, _)| chain.clone());
-                            let service =
-                                TcpService::new(Arc::clone(config), Rc::clone(self), metrics.clone(), Rc::clone(&clusters), chain);
+                            let (config, revision) = (Arc::clone(config), shared.generation);
+                            let service = TcpService::new(config, Rc::clone(self), metrics.clone(), Rc::clone(&clusters), chain, revision);
                             tcp.insert(key, Rc::new(service));
                         }
                     }

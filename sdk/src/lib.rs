@@ -40,14 +40,19 @@ extern crate self as weir_sdk;
 struct Readme;
 
 mod abi;
+mod access_log;
+mod attribute_set;
 mod attributes;
 mod call;
 mod config;
+mod conversation;
+mod decision;
 pub mod log;
 mod metrics;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod native;
 mod plugin;
+mod queue;
 mod reply;
 mod route;
 pub mod runtime;
@@ -57,11 +62,16 @@ mod stream;
 
 pub use abi::Status;
 pub use abi::pairs::Pairs;
+pub use access_log::AccessLog;
+pub use attribute_set::{AttributeSet, Values};
 pub use attributes::Attributes;
 pub use call::{Answer, Call, CallError, GrpcCall, HttpCall};
 pub use config::{Refusal, parse};
+pub use conversation::{GrpcOpening, GrpcStream};
+pub use decision::{DECISIONS, Decision};
 pub use metrics::{Counter, Gauge, Histogram};
-pub use plugin::{Plugin, add_shared, extension, now, now_nanos, set_shared, shared};
+pub use plugin::{Plugin, add_shared, extension, now, now_nanos, random, set_shared, shared};
+pub use queue::Queue;
 pub use reply::Reply;
 pub use route::Route;
 pub use serde;
@@ -102,6 +112,11 @@ pub trait Filter: Sized + 'static {
     /// The timer went; see [`Plugin::tick_every`].
     fn on_tick(&self, plugin: &Plugin) {
         let _ = plugin;
+    }
+
+    /// Somebody has put an item into a queue that this filter registered. Another instance may have taken it meanwhile.
+    fn on_queue(&self, queue: Queue, plugin: &Plugin) {
+        let _ = (queue, plugin);
     }
 
     /// The request's head is there. [`Stream::end`]: it has no body.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::Flow;
 use crate::abi::{self, Status, pairs};
 use crate::call::{GrpcCall, HttpCall};
+use crate::conversation::GrpcOpening;
 use crate::runtime::task::Tasks;
 use crate::sleep::Sleep;
 
@@ -55,6 +56,11 @@ impl Plugin {
         HttpCall::new(Rc::clone(&self.tasks), cluster, method, path)
     }
 
+    /// A gRPC stream: messages both ways.
+    pub fn grpc_stream(&self, cluster: &str, service: &str, method: &str) -> GrpcOpening {
+        GrpcOpening::new(Rc::clone(&self.tasks), cluster, service, method)
+    }
+
     /// A unary gRPC callout.
     #[must_use]
     pub fn grpc(&self, cluster: &str, service: &str, method: &str) -> GrpcCall {
@@ -72,6 +78,12 @@ pub fn now() -> SystemTime {
 #[must_use]
 pub fn now_nanos() -> u64 {
     abi::now()
+}
+
+/// Randomness of the host's, for seeds and keys; one host call. A filter that needs much of it draws from a generator that this has seeded.
+#[must_use]
+pub fn random() -> u64 {
+    abi::random()
 }
 
 /// A value that all workers and all reloads of a binding share. Its version is for [`set_shared`].

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::abi::{self, Buffer, Map, Side, Status, pairs::Pairs};
 use crate::attributes::Attributes;
 use crate::call::{GrpcCall, HttpCall};
+use crate::conversation::GrpcOpening;
 use crate::reply::Reply;
 use crate::runtime::Shared;
 use crate::runtime::task::Work;
@@ -221,6 +222,11 @@ impl<S: Default + 'static> Handle<S> {
     #[must_use]
     pub fn post(&self, cluster: &str, path: &str, body: impl Into<Vec<u8>>) -> HttpCall {
         self.call(cluster, "POST", path).body(body)
+    }
+
+    /// A gRPC stream: messages both ways.
+    pub fn grpc_stream(&self, cluster: &str, service: &str, method: &str) -> GrpcOpening {
+        GrpcOpening::new(Rc::clone(&self.shared.tasks), cluster, service, method)
     }
 
     /// A unary gRPC callout.

@@ -17,6 +17,11 @@ impl Vocabulary {
         PROXY.iter().chain(KUBERNETES).flat_map(|(kind, names)| names.split_whitespace().map(|name| (name, *kind))).collect()
     }
 
+    /// One more.
+    pub fn add(&mut self, name: &str, kind: Type) {
+        self.0.insert(name.to_owned(), kind);
+    }
+
     /// The type of an attribute.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Type> {

@@ -214,7 +214,7 @@ fn decode(ty: Type, bytes: &[u8]) -> Option<Value<'_>> {
         Type::Time => number().map(Value::Timestamp),
         Type::Duration => number().map(Value::Duration),
         Type::Map => {
-            let pairs = weir_sdk::Pairs::new(bytes);
+            let pairs = weir_sdk::Pairs::read(bytes);
             let entry = |(name, value): (&[u8], &[u8])| {
                 let owned = |bytes: &[u8]| Value::Text(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()));
                 (owned(name), owned(value))

@@ -13,6 +13,7 @@ use config::{Answer, Deny, Rule};
 use list::List;
 use weir_filter_cel::Program;
 use weir_filter_matching::{RequestMatcher, Text};
+use weir_sdk::Decision;
 use weir_sdk::prelude::*;
 
 /// The filter: its rules, compiled.
@@ -49,6 +50,8 @@ impl Filter for Denier {
     fn on_request_headers(&self, stream: &mut Stream<'_>) -> Flow {
         for rule in self.rules.iter().filter(|rule| rule.means(stream)) {
             rule.refused.increment();
+            let verdict = if rule.dry_run { "would_refuse" } else { "refuse" };
+            let _ = stream.decide(Decision { rule: &rule.name, verdict, reason: "" });
             if rule.dry_run {
                 weir_sdk::info!("rule {:?} would refuse this request", rule.name);
                 continue;

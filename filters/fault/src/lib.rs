@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use config::{Fault, Percent};
 use weir_filter_matching::RequestMatcher;
+use weir_sdk::Decision;
 use weir_sdk::prelude::*;
 
 /// What Envoy calls the headers that ask for a fault.
@@ -90,6 +91,7 @@ impl Filter for Injector {
         stream.state.active = true;
         let Some(delay) = delay else { return abort.map_or(Flow::Continue, |failure| failure.answer(stream, self.aborted)) };
         self.delayed.increment();
+        let _ = stream.decide(Decision { rule: "", verdict: "delay", reason: &format!("{}ms", delay.as_millis()) });
         let aborted = self.aborted;
         stream.wait(async move |stream: Handle<Held>| {
             stream.sleep(delay).await;
@@ -148,6 +150,7 @@ impl Injector {
 impl Failure {
     fn answer(self, stream: &Stream<'_, Held>, aborted: Counter) -> Flow {
         aborted.increment();
+        let _ = stream.decide(Decision { rule: "", verdict: "abort", reason: "" });
         let reply = match self {
             Self::Http(status) => stream.reply(status),
             Self::Grpc(status) => stream.reply(200).grpc_status(status),

@@ -47,9 +47,8 @@ pub struct Built {
 
 impl Build {
     /// Compiles the crate of this `Cargo.toml`, keeping intermediate files in `target_dir`, which must not be the
-    /// target directory of a cargo that waits for this build. One target directory serves one workspace best: the
-    /// flags name the workspace's path, so another's would have every crate compiled anew, the standard library
-    /// included where it comes from source.
+    /// target directory of a cargo that waits for this build. One target directory may serve several
+    /// workspaces: what they depend on is compiled once.
     pub fn new(manifest: impl Into<PathBuf>, target_dir: impl Into<PathBuf>) -> Self {
         Self {
             manifest: manifest.into(),
@@ -114,7 +113,10 @@ impl Toolchain {
 
         let workspace = self.workspace(build, &manifest)?;
         self.fetch(build, &manifest)?;
-        let flags = self.flags(&workspace, &target_dir);
+        // A path of the workspace's shows in its own crate; its other crates are named from its root. So what several workspaces depend on, compiled for one,
+        // is good for all, unless lines are wanted: those name the root.
+        let everywhere = (build.profile == Profile::Debug).then_some(workspace.as_path());
+        let flags = self.flags(everywhere, &target_dir);
         let mut command = self.cargo(build, "rustc", &manifest);
         // Asking for this crate type alone is what lets cargo optimise across crates when the manifest names more.
         command
@@ -124,6 +126,9 @@ impl Toolchain {
             .args(build.features.iter().flat_map(|f| ["--features", f]))
             .env("CARGO_ENCODED_RUSTFLAGS", flags);
         profile(&mut command, build.profile);
+        if everywhere.is_none() {
+            command.arg("--").arg(remap(&workspace, "/weir"));
+        }
         let output = run(&mut command, build.show_output)?;
 
         let module = module_of(&output, &manifest)
@@ -180,9 +185,10 @@ impl Toolchain {
     }
 
     /// The compiler flags, joined the way cargo reads flags that may hold spaces.
-    fn flags(&self, workspace: &Path, target_dir: &Path) -> OsString {
+    fn flags(&self, workspace: Option<&Path>, target_dir: &Path) -> OsString {
         // Where prefixes nest, rustc takes the last that matches, so the wider ones come first.
-        let mut remaps = vec![(workspace.to_owned(), "/weir".to_owned()), (target_dir.to_owned(), "/target".to_owned())];
+        let mut remaps: Vec<_> = workspace.map(|workspace| (workspace.to_owned(), "/weir".to_owned())).into_iter().collect();
+        remaps.push((target_dir.to_owned(), "/target".to_owned()));
         if let Some(home) = cargo_home().map(PathBuf::from) {
             let sources = home.join("registry/src");
             // A registry's directory is named after the server it was reached by, and mirrors differ.
@@ -194,15 +200,21 @@ impl Toolchain {
         remaps.push((self.source(), format!("/rustc/{}", self.commit)));
         let mut flags = OsString::new();
         for (from, to) in remaps {
-            flags.push("--remap-path-prefix=");
-            flags.push(from);
-            flags.push("=");
-            flags.push(to);
+            flags.push(remap(&from, &to));
             flags.push("\x1f");
         }
         flags.push("-Ccodegen-units=1");
         flags
     }
+}
+
+/// Has the compiler write another path.
+fn remap(from: &Path, to: &str) -> OsString {
+    let mut flag = OsString::from("--remap-path-prefix=");
+    flag.push(from);
+    flag.push("=");
+    flag.push(to);
+    flag
 }
 
 /// Overrules the profile of the crate's workspace, whatever it says.

@@ -14,7 +14,7 @@ use crate::environment::scrub;
 use crate::{Error, TARGET};
 
 /// Raised whenever this crate changes what it asks of the compiler, so that what callers keep is built anew.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// Where the target's standard library comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,23 @@ edition = "2024"
 crate-type = ["cdylib"]
 [features]
 loud = []
+[dependencies]
+inner = { path = "inner" }
 [workspace]
+"#;
+
+const INNER_MANIFEST: &str = "[package]\nname = \"inner\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+
+/// Another crate of the workspace, with code of its own and code that is compiled where it is used: both name their places.
+const INNER: &str = r#"
+#[track_caller]
+pub fn check<T: std::fmt::Debug>(value: T) -> String {
+    format!("{value:?} {}", std::panic::Location::caller())
+}
+
+pub fn refuse(n: u32) {
+    if n > 200 { panic!("far too many in {}: {n}", file!()); }
+}
 "#;
 
 /// A panic with its location and a standard-library format call: both write paths into the module.
@@ -27,6 +43,8 @@ const SOURCE: &str = r#"
 pub extern "C" fn answer(n: u32) -> u32 {
     let items: Vec<String> = (0..n).map(|i| format!("{i:?}{}", file!())).collect();
     if n > 100 { panic!("too many: {n}"); }
+    inner::refuse(n);
+    if n == 7 { return inner::check(&items).len() as u32; }
     if cfg!(feature = "loud") { return 99; }
     items[n as usize - 1].len() as u32
 }
@@ -53,6 +71,9 @@ fn clone_at(dir: &Path) -> PathBuf {
     fs::create_dir_all(dir.join("src")).unwrap();
     fs::write(dir.join("Cargo.toml"), MANIFEST).unwrap();
     fs::write(dir.join("src/lib.rs"), SOURCE).unwrap();
+    fs::create_dir_all(dir.join("inner/src")).unwrap();
+    fs::write(dir.join("inner/Cargo.toml"), INNER_MANIFEST).unwrap();
+    fs::write(dir.join("inner/src/lib.rs"), INNER).unwrap();
     dir.join("Cargo.toml")
 }
 

@@ -20,7 +20,7 @@ fn int(value: impl TryInto<i64>) -> Option<Attribute<'static>> {
 /// An attribute, if it is known.
 pub(super) fn of_request<'a>(host: &'a RequestHost, path: Path<'_>) -> Option<Attribute<'a>> {
     let (first, rest) = path.split();
-    let (second, _) = rest.split();
+    let (second, third) = rest.split();
     match first {
         b"request" => request(host, second),
         b"response" => response(host, second),
@@ -28,8 +28,9 @@ pub(super) fn of_request<'a>(host: &'a RequestHost, path: Path<'_>) -> Option<At
         b"source" => address(host.connection.info.peer, second),
         b"destination" => address(host.connection.local(), second),
         b"upstream" => upstream(host, second),
-        b"xds" => xds(host, second),
-        leaf if rest.as_bytes().is_empty() => xds(host, leaf),
+        b"xds" => xds(host, second, third.as_bytes()),
+        b"weir" => weir(host, second),
+        leaf if rest.as_bytes().is_empty() => xds(host, leaf, b""),
         _ => None,
     }
 }
@@ -42,6 +43,7 @@ fn request<'a>(host: &'a RequestHost, leaf: &[u8]) -> Option<Attribute<'a>> {
         b"size" => int(host.record.received),
         b"total_size" => int(host.record.received + host.request.wire_size() as u64),
         b"headers_bytes" => int(host.request.wire_size()),
+        b"grpc_messages" => int(host.record.grpc_messages.as_ref()?[0].count),
         _ => None,
     }
 }
@@ -56,6 +58,7 @@ fn response<'a>(host: &'a RequestHost, leaf: &[u8]) -> Option<Attribute<'a>> {
         b"size" => int(record.sent),
         b"total_size" => int(record.sent + host.response.wire_size() as u64),
         b"headers_bytes" => int(host.response.wire_size()),
+        b"grpc_messages" => int(record.grpc_messages.as_ref()?[1].count),
         b"backend_latency" => Some(Attribute::Duration(i64::try_from(record.upstream_time?.as_nanos()).ok()?)),
         _ => None,
     }
@@ -102,8 +105,20 @@ fn upstream<'a>(host: &'a RequestHost, leaf: &[u8]) -> Option<Attribute<'a>> {
     }
 }
 
-fn xds<'a>(host: &'a RequestHost, leaf: &[u8]) -> Option<Attribute<'a>> {
+/// What Envoy has no name for.
+fn weir<'a>(host: &'a RequestHost, leaf: &[u8]) -> Option<Attribute<'a>> {
+    match leaf {
+        b"revision" => int(host.service.snapshot.upgrade()?.shared.generation),
+        _ => None,
+    }
+}
+
+/// `key`: one value of a map.
+fn xds<'a>(host: &'a RequestHost, leaf: &[u8], key: &[u8]) -> Option<Attribute<'a>> {
     let map = |labels: &'a std::collections::BTreeMap<String, String>| {
+        if !key.is_empty() {
+            return bytes(labels.get(std::str::from_utf8(key).ok()?)?.as_bytes());
+        }
         let pair = |(key, value): (&'a String, &'a String)| (Cow::Borrowed(key.as_bytes()), Cow::Borrowed(value.as_bytes()));
         Some(Attribute::Map(labels.iter().map(pair).collect()))
     };

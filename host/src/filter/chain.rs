@@ -256,11 +256,13 @@ fn binding_config(chain: &config::FilterChain, filter: &config::FilterBinding, k
         config::BodyAccess::ReadWrite => BodyAccess::ReadWrite,
     };
     binding.final_body_before_trailers = filter.final_body_before_trailers;
-    binding.upstreams = match filter.upstreams.as_slice() {
+    let allowed = |names: &[String]| match names {
         [] => Upstreams::None,
         names if names.iter().any(|name| name == "*") => Upstreams::Any,
         names => Upstreams::Only(names.to_vec()),
     };
+    binding.upstreams = allowed(&filter.upstreams);
+    binding.access_logs = allowed(&filter.access_logs);
     binding.limits = limits(filter.limits.as_ref());
     binding.check().map_err(|problems| problems.join("; "))?;
     Ok(binding)

@@ -101,6 +101,24 @@ impl Host for WorkerHost {
         self.worker.upgrade().map_or_else(|| Arc::new(|| {}) as Arc<dyn Fn() + Send + Sync>, |worker| worker.timer_notifier())
     }
 
+    fn open_access_log(&self, binding: &str, path: &str) -> Option<u32> {
+        // While a filter is tried out, it logs to nowhere.
+        let Some(worker) = self.worker.upgrade() else { return Some(0) };
+        match worker.process().access_logs.lines(path) {
+            Ok(log) => Some(log),
+            Err(error) => {
+                tracing::warn!(target: "filter", binding, "the access log {path:?}: {error}");
+                None
+            }
+        }
+    }
+
+    fn access_log(&self, log: u32, line: &[u8]) {
+        if let Some(worker) = self.worker.upgrade() {
+            worker.log.line(log, line);
+        }
+    }
+
     fn foreign(&self, binding: &str, name: &str, arguments: &[u8]) -> Foreign {
         match name {
             "weir.route.define" => self.define(binding, arguments),

@@ -42,6 +42,8 @@ pub struct RequestHost {
     pub chosen: Option<Arc<Action>>,
     /// A filter asked for the route to be chosen again, and nobody has since.
     pub route_cleared: bool,
+    /// A filter has logged it, or left it out on purpose.
+    pub logged: bool,
     /// Which filters asked to hold the stream, and until when.
     delays: Vec<(Instant, Box<str>)>,
     waker: Option<Waker>,
@@ -64,6 +66,7 @@ impl RequestHost {
             service,
             chosen: None,
             route_cleared: false,
+            logged: false,
             delays: Vec::new(),
             waker: None,
             woken: false,
@@ -136,6 +139,18 @@ impl StreamHost for RequestHost {
 
     fn attribute(&self, path: Path<'_>) -> Option<Attribute<'_>> {
         attributes::of_request(self, path)
+    }
+
+    fn set_attribute(&mut self, path: Path<'_>, value: &[u8]) -> bool {
+        let is_decision = path.as_bytes() == b"weir.decision";
+        if is_decision {
+            self.record.decision = std::str::from_utf8(value).ok().map(Into::into);
+        }
+        is_decision
+    }
+
+    fn logged(&mut self) {
+        self.logged = true;
     }
 
     fn start_local_reply(&mut self, reply: &LocalReply) {

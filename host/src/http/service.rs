@@ -46,6 +46,8 @@ pub struct HttpOptions {
     pub server_header: ServerHeader,
     /// Where requests are logged, if anywhere.
     pub access_log: Option<Sink>,
+    /// Whether only those are that no filter logs.
+    pub access_log_fallback: bool,
     /// Whether gRPC-Web is made gRPC.
     pub grpc_web: bool,
     exempt_paths: Vec<String>,
@@ -178,6 +180,7 @@ impl HttpOptions {
             forwarded: ForwardedRules::new(&given.forwarded.unwrap_or_default()),
             server_header: ServerHeader::compile(given.server_header.as_ref()),
             access_log,
+            access_log_fallback: given.access_log.as_ref().is_some_and(|log| log.fallback),
             grpc_web: given.grpc_web,
             exempt_paths: given.exempt_paths.clone(),
         })

@@ -29,6 +29,8 @@ use tokio::sync::Notify;
 const FULL: usize = 32 * 1024;
 /// A line longer than this is cut: no field is worth more.
 const LONGEST_FIELD: usize = 8 * 1024;
+/// A filter's line that is longer is cut.
+const LONGEST_LINE: usize = 64 * 1024;
 /// Buffers that wait for the writer.
 const QUEUE: usize = 256;
 /// How long a line may wait in a worker.
@@ -80,6 +82,8 @@ pub struct Record<'a> {
     /// SNI.
     pub server_name: &'a [u8],
     pub route: &'a str,
+    /// What filters decided, as JSON. In JSON lines only: the text is Istio's.
+    pub decision: &'a str,
 }
 
 impl Default for Record<'_> {
@@ -109,6 +113,7 @@ impl Default for Record<'_> {
             downstream_remote: None,
             server_name: b"",
             route: "",
+            decision: "",
         }
     }
 }
@@ -210,6 +215,11 @@ impl Record<'_> {
                 }
                 number => plain(&number, line),
             }
+        }
+        // Decisions are JSON already, unless a filter has written something else there.
+        if serde_json::from_str::<&serde_json::value::RawValue>(self.decision).is_ok() {
+            line.push_str(",\"decision\":");
+            line.extend(self.decision.chars().filter(|c| !c.is_control()));
         }
         line.push('}');
     }
@@ -321,9 +331,16 @@ impl AccessLogs {
     /// # Errors
     /// When there can be no further thread.
     pub fn start() -> io::Result<Arc<Self>> {
+        Self::counting(Arc::default())
+    }
+
+    /// The same, with lines that are dropped added to `dropped`.
+    ///
+    /// # Errors
+    /// When there can be no further thread.
+    pub fn counting(dropped: Arc<AtomicU64>) -> io::Result<Arc<Self>> {
         let (queue, batches) = sync_channel(QUEUE);
-        let logs =
-            Arc::new(Self { sinks: Arc::default(), queue, empties: Arc::default(), reopen: Arc::default(), dropped: Arc::default() });
+        let logs = Arc::new(Self { sinks: Arc::default(), queue, empties: Arc::default(), reopen: Arc::default(), dropped });
         let writer = Writer {
             batches,
             sinks: Arc::clone(&logs.sinks),
@@ -352,6 +369,14 @@ impl AccessLogs {
             }
         };
         Ok(Sink { number, format })
+    }
+
+    /// Where a filter's own lines for `path` go, as a number.
+    ///
+    /// # Errors
+    /// When there are too many files.
+    pub fn lines(&self, path: &str) -> Result<u32, String> {
+        self.sink(path, Format::Text).map(|sink| u32::try_from(sink.number).unwrap_or(u32::MAX))
     }
 
     /// A worker's own view, through which it logs. Make it on the worker, and run [`WorkerLog::linger`] there.
@@ -389,18 +414,46 @@ pub struct WorkerLog {
 impl WorkerLog {
     /// Logs a request.
     pub fn record(&self, sink: &Sink, record: &Record<'_>) {
-        let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() <= sink.number {
-            buffers.resize_with(sink.number + 1, Buffer::default);
+        self.append(sink.number, |text| record.render(sink.format, text));
+    }
+
+    /// Writes a line of a filter's, which has rendered it. What would make it two lines, or is no text, is escaped.
+    pub fn line(&self, sink: u32, line: &[u8]) {
+        let number = sink as usize;
+        // The number came from `AccessLogs::lines`.
+        if number >= MOST_SINKS {
+            return;
         }
-        let Some(buffer) = buffers.get_mut(sink.number) else { return };
+        self.append(number, |text| {
+            for chunk in line.get(..LONGEST_LINE).unwrap_or(line).utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    if c.is_control() {
+                        let _ = write!(text, "\\u{:04x}", u32::from(c));
+                    } else {
+                        text.push(c);
+                    }
+                }
+                chunk.invalid().iter().for_each(|byte| {
+                    let _ = write!(text, "\\x{byte:02x}");
+                });
+            }
+            text.push('\n');
+        });
+    }
+
+    fn append(&self, number: usize, render: impl FnOnce(&mut String)) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() <= number {
+            buffers.resize_with(number + 1, Buffer::default);
+        }
+        let Some(buffer) = buffers.get_mut(number) else { return };
         if buffer.lines == 0 {
             self.waiting.notify_one();
         }
-        record.render(sink.format, &mut buffer.text);
+        render(&mut buffer.text);
         buffer.lines += 1;
         if buffer.text.len() >= FULL {
-            self.hand_over(sink.number, buffer);
+            self.hand_over(number, buffer);
         }
     }
 
@@ -569,6 +622,10 @@ mod tests {
         assert_eq!(value["upstream_local_address"], serde_json::Value::Null);
         assert_eq!(value["downstream_remote_address"], "127.0.0.1:9");
         assert_eq!(value.as_object().unwrap().len(), 24);
+        let decided = |decision| line(Format::Json, &Record { decision, ..some() });
+        let value: serde_json::Value = serde_json::from_str(&decided("[{\"rule\":\n\"a\"}]")).unwrap();
+        assert_eq!(value["decision"][0]["rule"], "a");
+        assert_eq!(decided("no json\n"), text);
     }
 
     #[test]
@@ -643,6 +700,23 @@ mod tests {
         drop(worker);
         until("the new file is written", || lines(&path) == 1);
         assert_eq!((lines(&old), logs.dropped()), (1_000, 0));
+    }
+
+    #[test]
+    fn a_filters_line_is_one_line_whatever_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("filter.log");
+        let logs = AccessLogs::start().unwrap();
+        let log = logs.lines(path.to_str().unwrap()).unwrap();
+        let worker = logs.worker();
+        worker.line(log, b"one\r\ntwo \x1b[2J \xc3\xa4 \xff");
+        worker.line(log, &vec![b'x'; 2 * LONGEST_LINE]);
+        worker.line(u32::MAX, b"a number that nobody was given");
+        drop(worker);
+        until("two lines", || lines(&path) == 2);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().next(), Some("one\\u000d\\u000atwo \\u001b[2J ä \\xff"));
+        assert_eq!(text.lines().nth(1).map(str::len), Some(LONGEST_LINE));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod host;
 mod relay;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use weir_model::config;
 use weir_wasm::Chain;
 
+use crate::http::exchange::record::Flags;
 use crate::observe::access_log::{self, Sink};
 use crate::observe::metrics::{Detailed, ListenerLevel, ListenerMetrics};
 use crate::route::{ActionError, timeout};
@@ -24,7 +26,8 @@ use crate::upstream::pool::{Attempt, ConnectError, WorkerCluster};
 use crate::upstream::{Outcome, Permit};
 use crate::wire::Wire;
 use crate::worker::{ClusterMap, Ticket, Worker};
-use relay::{Counted, End};
+use host::Facts;
+use relay::Counted;
 
 /// The options of a TCP branch, shared by all workers.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub struct TcpOptions {
     max_duration: Option<Duration>,
     hash_source_address: bool,
     access_log: Option<Sink>,
+    access_log_fallback: bool,
 }
 
 impl TcpOptions {
@@ -65,6 +69,7 @@ impl TcpOptions {
             max_duration: timeout("tcp.maxDuration", given.max_duration.as_ref(), None)?,
             hash_source_address: given.hash_source_address,
             access_log,
+            access_log_fallback: given.access_log.as_ref().is_some_and(|log| log.fallback),
         })
     }
 
@@ -89,16 +94,20 @@ pub struct TcpService {
     metrics: ListenerMetrics,
     clusters: Rc<ClusterMap>,
     chain: Option<Chain>,
+    /// The number of its configuration.
+    revision: u64,
 }
 
-/// Why a connection is not relayed: in words, and in Envoy's letters.
-type Refusal = (&'static str, &'static str);
-const FILTER_CLOSED: Refusal = ("filter_closed", "FR");
+/// Why a connection is not relayed: in words, and in Envoy's flags.
+type Refusal = (&'static str, Flags);
+const FILTER_CLOSED: Refusal = ("filter_closed", Flags::FILTER_REPLY);
 
 /// How a connection went.
 struct Record {
     detail: &'static str,
-    flags: &'static str,
+    flags: Flags,
+    /// A filter has logged it.
+    logged: bool,
     cluster: Option<Arc<str>>,
     endpoint: String,
     counted: Counted,
@@ -113,8 +122,9 @@ impl TcpService {
         metrics: ListenerMetrics,
         clusters: Rc<ClusterMap>,
         chain: Option<Chain>,
+        revision: u64,
     ) -> Self {
-        Self { config, worker, metrics, clusters, chain }
+        Self { config, worker, metrics, clusters, chain, revision }
     }
 
     /// Serves a connection until it ends.
@@ -123,18 +133,19 @@ impl TcpService {
         let local = info.local(&io);
         let info = Rc::new(info);
         self.worker.metrics.listener_level(&self.metrics, ListenerLevel::Requests, 1);
-        let record = self.relay(io, &info, &ticket).await;
+        let record = self.relay(io, &info, local, &ticket).await;
         self.worker.metrics.listener_level(&self.metrics, ListenerLevel::Requests, -1);
         if record.detail != "via_upstream" {
             self.worker.metrics.detail(&self.metrics, Detailed::ConnectionRefusal, record.detail);
         }
-        if let Some(sink) = &self.config.access_log {
+        let steps_back = record.logged && self.config.access_log_fallback;
+        if let Some(sink) = self.config.access_log.as_ref().filter(|_| !steps_back) {
             let duration = started.elapsed();
             self.worker.log.record(
                 sink,
                 &access_log::Record {
                     start: std::time::SystemTime::now() - duration,
-                    flags: record.flags,
+                    flags: &record.flags.letters(),
                     details: record.detail,
                     bytes_received: record.counted.received,
                     bytes_sent: record.counted.sent,
@@ -150,45 +161,45 @@ impl TcpService {
         }
     }
 
-    async fn relay(&self, io: Io, info: &Rc<ConnectionInfo>, ticket: &Ticket) -> Record {
-        let mut record = Record { detail: "", flags: "-", cluster: None, endpoint: String::new(), counted: Counted::default() };
+    async fn relay(&self, io: Io, info: &Rc<ConnectionInfo>, local: Option<SocketAddr>, ticket: &Ticket) -> Record {
+        let mut record =
+            Record { detail: "", flags: Flags::NONE, logged: false, cluster: None, endpoint: String::new(), counted: Counted::default() };
         let refused = |record: Record, (detail, flags): Refusal| Record { detail, flags, ..record };
         let (cluster, subset) = match self.choose() {
             Ok(chosen) => chosen,
             Err(refusal) => return refused(record, refusal),
         };
         record.cluster = Some(cluster.name());
-        let filters = self.chain.as_ref().map(|chain| host::open(chain, Rc::clone(info), record.cluster.clone()));
+        let facts = Facts { cluster: record.cluster.clone(), local, revision: self.revision };
+        let mut filters = self.chain.as_ref().map(|chain| host::open(chain, Rc::clone(info), facts));
         // What a filter closes at once, no upstream hears of.
-        if filters.as_ref().is_some_and(|filters| filters.stream.is_reset()) {
-            return refused(record, FILTER_CLOSED);
-        }
-        let (upstream, mut attempt, permit) = match self.open(&cluster, subset, info, &mut record).await {
+        let closed = filters.as_ref().is_some_and(|filters| filters.stream.is_reset());
+        let opened = if closed { Err(FILTER_CLOSED) } else { self.open(&cluster, subset, info, &mut record).await };
+        let (upstream, mut attempt, permit) = match opened {
             Ok(opened) => opened,
-            Err(refusal) => return refused(record, refusal),
+            Err(refusal) => {
+                record.logged = filters.is_some_and(|mut filters| filters.end(refusal, Counted::default()));
+                return refused(record, refusal);
+            }
         };
+        if let Some(filters) = &mut filters {
+            filters.stream.host_mut().endpoint = Some(record.endpoint.clone());
+        }
         let down = Wire::new(io, &self.worker);
         let up = Wire::new(upstream, &self.worker);
         let limits = relay::Limits { idle: self.config.idle_timeout, end: self.config.max_duration.map(|most| Instant::now() + most) };
-        let (end, counted) = relay::run(down, up, filters, limits, ticket).await;
-        attempt.report(if end == End::UpstreamBroke { Outcome::Reset } else { Outcome::Response(200) }, self.worker.now());
+        let (end, counted, logged) = relay::run(down, up, filters, limits, ticket).await;
+        attempt.report(if end == relay::End::UpstreamBroke { Outcome::Reset } else { Outcome::Response(200) }, self.worker.now());
         drop(permit);
-        record.counted = counted;
-        (record.detail, record.flags) = match end {
-            End::Complete => ("via_upstream", "-"),
-            End::UpstreamBroke => ("upstream_closed", "UC"),
-            End::DownstreamBroke => ("downstream_closed", "DC"),
-            End::Idle => ("idle_timeout", "SI"),
-            End::TooLong => ("max_duration_timeout", "DT"),
-            End::Filter => FILTER_CLOSED,
-        };
+        (record.counted, record.logged) = (counted, logged);
+        (record.detail, record.flags) = end.explained();
         record
     }
 
     /// Chooses a cluster, and the labels that its endpoints must have.
     fn choose(&self) -> Result<(Rc<WorkerCluster>, &BTreeMap<String, String>), Refusal> {
-        let (name, _, subset) = self.config.target(fastrand::u64(..)).ok_or(("no_cluster", "NC"))?;
-        Ok((self.clusters.get(name).cloned().ok_or(("cluster_not_found", "NC"))?, subset))
+        let (name, _, subset) = self.config.target(fastrand::u64(..)).ok_or(("no_cluster", Flags::NO_CLUSTER))?;
+        Ok((self.clusters.get(name).cloned().ok_or(("cluster_not_found", Flags::NO_CLUSTER))?, subset))
     }
 
     /// Chooses an endpoint and connects to it.
@@ -208,7 +219,7 @@ impl TcpService {
             destination: destination.as_ref(),
             ..PickContext::default()
         };
-        let mut attempt = cluster.attempt(&context).map_err(|_| ("no_healthy_upstream", "UH"))?;
+        let mut attempt = cluster.attempt(&context).map_err(|_| ("no_healthy_upstream", Flags::NO_HEALTHY_UPSTREAM))?;
         record.endpoint = attempt.target().endpoint().key.to_string();
         match cluster.open_raw(&attempt, info).await {
             Ok((io, permit)) => Ok((io, attempt, permit)),
@@ -220,7 +231,8 @@ impl TcpService {
                     ConnectError::Tls => ("upstream_tls_failure", Outcome::ConnectFailure),
                 };
                 attempt.report(outcome, self.worker.now());
-                Err((detail, if error == ConnectError::Overflow { "UO" } else { "UF" }))
+                let overflow = error == ConnectError::Overflow;
+                Err((detail, if overflow { Flags::UPSTREAM_OVERFLOW } else { Flags::UPSTREAM_CONNECTION_FAILURE }))
             }
         }
     }

@@ -9,6 +9,8 @@ use tokio::io::AsyncWrite;
 use weir_wasm::{Close, Side};
 
 use super::host::Filters;
+use super::{FILTER_CLOSED, Refusal};
+use crate::http::exchange::record::Flags;
 use crate::timer::{LazyTimer, earliest};
 use crate::wire::Wire;
 use crate::worker::Ticket;
@@ -24,6 +26,20 @@ pub(super) enum End {
     TooLong,
     /// A filter closed it.
     Filter,
+}
+
+impl End {
+    /// In words, and in Envoy's flags.
+    pub(super) fn explained(self) -> Refusal {
+        match self {
+            Self::Complete => ("via_upstream", Flags::NONE),
+            Self::UpstreamBroke => ("upstream_closed", Flags::UPSTREAM_TERMINATION),
+            Self::DownstreamBroke => ("downstream_closed", Flags::DOWNSTREAM_TERMINATION),
+            Self::Idle => ("idle_timeout", Flags::STREAM_IDLE_TIMEOUT),
+            Self::TooLong => ("max_duration_timeout", Flags::DURATION_TIMEOUT),
+            Self::Filter => FILTER_CLOSED,
+        }
+    }
 }
 
 /// Bytes from and to the client.
@@ -69,8 +85,8 @@ fn ready<E>(poll: Poll<Result<(), E>>) -> Result<bool, E> {
     }
 }
 
-/// Runs until the end.
-pub(super) async fn run(down: Wire, up: Wire, filters: Option<Filters>, limits: Limits, ticket: &Ticket) -> (End, Counted) {
+/// Runs until the end. Whether a filter has logged the connection comes last.
+pub(super) async fn run(down: Wire, up: Wire, filters: Option<Filters>, limits: Limits, ticket: &Ticket) -> (End, Counted, bool) {
     let idle_at = limits.idle.map(|idle| Instant::now() + idle);
     let directions = Default::default();
     let mut relay = Relay { down, up, filters, directions, counted: Counted::default(), timer: LazyTimer::new(), limits, idle_at };
@@ -79,8 +95,8 @@ pub(super) async fn run(down: Wire, up: Wire, filters: Option<Filters>, limits: 
         relay.poll(cx)
     })
     .await;
-    relay.finish(end);
-    (end, relay.counted)
+    let logged = relay.finish(end);
+    (end, relay.counted, logged)
 }
 
 impl Relay {
@@ -173,12 +189,12 @@ impl Relay {
     }
 
     /// Filters see the end.
-    fn finish(&mut self, end: End) {
-        let Some(filters) = &mut self.filters else { return };
+    fn finish(&mut self, end: End) -> bool {
+        let Some(filters) = &mut self.filters else { return false };
         let [request, response] = &self.directions;
         let by = |ended: bool, broke: bool| if ended || broke { Close::Remote } else { Close::Local };
         filters.stream.connection_closed(Side::Request, by(request.read_ended, end == End::DownstreamBroke));
         filters.stream.connection_closed(Side::Response, by(response.read_ended, end == End::UpstreamBroke));
-        filters.stream.finish();
+        filters.end(end.explained(), self.counted)
     }
 }

@@ -188,6 +188,9 @@ pub trait StreamHost {
         Foreign::Unknown
     }
 
+    /// A filter has taken it upon itself to log this stream, be it by a line or by leaving one out on purpose.
+    fn logged(&mut self) {}
+
     /// What identifies this stream in a log line, for example a trace id.
     fn log_id(&self) -> &str {
         ""
@@ -351,6 +354,14 @@ pub trait Host {
     fn attribute(&self, _path: Path<'_>) -> Option<Attribute<'_>> {
         None
     }
+
+    /// Opens an access log for a filter: a file, `stdout` or `stderr`, which passed the binding's allow-list. Its number, for [`Host::access_log`].
+    fn open_access_log(&self, _binding: &str, _path: &str) -> Option<u32> {
+        None
+    }
+
+    /// A line of a filter's for an access log, without its end. Whatever bytes are in it, it must stay one line.
+    fn access_log(&self, _log: u32, _line: &[u8]) {}
 
     /// A foreign function outside any stream, or one that no stream knows (`weir.route.define` at configure).
     fn foreign(&self, _binding: &str, _name: &str, _arguments: &[u8]) -> Foreign {

@@ -5,7 +5,7 @@ use quote::{format_ident, quote};
 use syn::{Error, ImplItem, ItemImpl, Result, parse_quote};
 
 /// A phase's method, its callback, and how many arguments the callback has.
-const PHASES: [(&str, &str, &str, usize, bool); 12] = [
+const PHASES: [(&str, &str, &str, usize, bool); 13] = [
     ("on_request_headers", "RequestHeaders", "proxy_on_request_headers", 3, true),
     ("on_request_body", "RequestBody", "proxy_on_request_body", 3, true),
     ("on_request_trailers", "RequestTrailers", "proxy_on_request_trailers", 2, true),
@@ -18,14 +18,17 @@ const PHASES: [(&str, &str, &str, usize, bool); 12] = [
     ("on_downstream_close", "DownstreamClose", "proxy_on_downstream_connection_close", 2, false),
     ("on_upstream_close", "UpstreamClose", "proxy_on_upstream_connection_close", 2, false),
     ("on_log", "Log", "proxy_on_log", 1, false),
+    ("on_queue", "QueueReady", "proxy_on_queue_ready", 2, false),
 ];
 
 /// What every filter exports.
-const ALWAYS: [(&str, &str, usize, bool); 7] = [
+const ALWAYS: [(&str, &str, usize, bool); 9] = [
     ("ContextCreate", "proxy_on_context_create", 2, false),
     ("Configure", "proxy_on_configure", 2, true),
     ("Tick", "proxy_on_tick", 1, false),
     ("HttpCallResponse", "proxy_on_http_call_response", 5, false),
+    ("GrpcInitialMetadata", "proxy_on_grpc_receive_initial_metadata", 3, false),
+    ("GrpcTrailingMetadata", "proxy_on_grpc_receive_trailing_metadata", 3, false),
     ("GrpcReceive", "proxy_on_grpc_receive", 3, false),
     ("GrpcClose", "proxy_on_grpc_close", 3, false),
     ("Delete", "proxy_on_delete", 1, false),

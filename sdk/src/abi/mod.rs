@@ -75,6 +75,8 @@ pub(crate) enum Map {
     RequestTrailers = 1,
     ResponseHeaders = 2,
     ResponseTrailers = 3,
+    GrpcInitialMetadata = 4,
+    GrpcTrailingMetadata = 5,
     CallHeaders = 6,
 }
 
@@ -198,6 +200,41 @@ pub(crate) fn grpc_call(
     host::grpc_call(cluster, service, method, metadata, message, timeout).and_then_status()
 }
 
+/// Opens a gRPC stream; what its peer says comes as callbacks.
+pub(crate) fn grpc_stream(cluster: &[u8], service: &[u8], method: &[u8], metadata: &[u8]) -> Result<u32, Status> {
+    host::grpc_stream(cluster, service, method, metadata).and_then_status()
+}
+
+/// Sends a message on a gRPC stream.
+pub(crate) fn grpc_send(call: u32, message: &[u8], end: bool) -> Result<(), Status> {
+    Status::check(host::grpc_send(call, message, end))
+}
+
+/// Says that nothing more is sent on a gRPC stream.
+pub(crate) fn grpc_close(call: u32) -> Result<(), Status> {
+    Status::check(host::grpc_close(call))
+}
+
+/// Makes a queue, or finds the one of this name.
+pub(crate) fn register_queue(name: &[u8]) -> Result<u32, Status> {
+    host::register_queue(name).and_then_status()
+}
+
+/// Finds a queue that somebody made.
+pub(crate) fn resolve_queue(vm: &[u8], name: &[u8]) -> Result<u32, Status> {
+    host::resolve_queue(vm, name).and_then_status()
+}
+
+/// Puts an item at the end of a queue.
+pub(crate) fn enqueue(queue: u32, item: &[u8]) -> Result<(), Status> {
+    Status::check(host::enqueue(queue, item))
+}
+
+/// Takes the first item of a queue.
+pub(crate) fn dequeue<'a>(queue: u32) -> Result<&'a [u8], Status> {
+    host::dequeue(queue).and_then_status()
+}
+
 /// Gives a callout up.
 pub(crate) fn grpc_cancel(call: u32) {
     host::grpc_cancel(call);
@@ -217,6 +254,11 @@ pub(crate) fn effective_context(context: u32) -> Result<(), Status> {
 #[inline]
 pub(crate) fn now() -> u64 {
     host::now()
+}
+
+/// Eight bytes of randomness.
+pub(crate) fn random() -> u64 {
+    host::random()
 }
 
 /// How often the root context's timer goes; 0 stops it.

@@ -104,6 +104,34 @@ pub(super) fn grpc_call(cluster: &[u8], service: &[u8], method: &[u8], metadata:
     number("proxy_grpc_call", &[B(cluster), B(service), B(method), B(metadata), B(message), N(timeout.into()), OutNumber])
 }
 
+pub(super) fn grpc_stream(cluster: &[u8], service: &[u8], method: &[u8], metadata: &[u8]) -> Result<u32, u32> {
+    number("proxy_grpc_stream", &[B(cluster), B(service), B(method), B(metadata), OutNumber])
+}
+
+pub(super) fn grpc_send(id: u32, message: &[u8], end: bool) -> u32 {
+    status("proxy_grpc_send", &[N(id.into()), B(message), N(end.into())])
+}
+
+pub(super) fn grpc_close(id: u32) -> u32 {
+    status("proxy_grpc_close", &[N(id.into())])
+}
+
+pub(super) fn register_queue(name: &[u8]) -> Result<u32, u32> {
+    number("proxy_register_shared_queue", &[B(name), OutNumber])
+}
+
+pub(super) fn resolve_queue(vm: &[u8], name: &[u8]) -> Result<u32, u32> {
+    number("proxy_resolve_shared_queue", &[B(vm), B(name), OutNumber])
+}
+
+pub(super) fn enqueue(queue: u32, item: &[u8]) -> u32 {
+    status("proxy_enqueue_shared_queue", &[N(queue.into()), B(item)])
+}
+
+pub(super) fn dequeue<'a>(queue: u32) -> Result<&'a [u8], u32> {
+    bytes("proxy_dequeue_shared_queue", &[N(queue.into()), OutBytes])
+}
+
 pub(super) fn grpc_cancel(id: u32) {
     status("proxy_grpc_cancel", &[N(id.into())]);
 }
@@ -119,6 +147,12 @@ pub(super) fn effective_context(context: u32) -> u32 {
 
 pub(super) fn now() -> u64 {
     call("proxy_get_current_time_nanoseconds", &[OutNumber]).number
+}
+
+/// The relay has no such call: the standard library's keys are as random as a test needs.
+pub(super) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 pub(super) fn set_tick(millis: u32) -> u32 {

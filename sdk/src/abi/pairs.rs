@@ -27,9 +27,13 @@ pub struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    /// Reads a map as the ABI writes it, such as an attribute that is one.
+    /// Reads what an attribute holds that is a map: `xds.upstream_host_metadata`.
     #[must_use]
-    pub fn new(encoded: &'a [u8]) -> Self {
+    pub fn read(encoded: &'a [u8]) -> Self {
+        Self::new(encoded)
+    }
+
+    pub(crate) fn new(encoded: &'a [u8]) -> Self {
         let (lengths, bytes) = encoded
             .split_first_chunk()
             .and_then(|(count, rest)| {

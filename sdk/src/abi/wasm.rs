@@ -60,7 +60,24 @@ unsafe extern "C" {
         timeout: u32,
         id: *mut u32,
     ) -> u32;
+    fn proxy_grpc_stream(
+        cluster: *const u8,
+        cluster_size: usize,
+        service: *const u8,
+        service_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        id: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_send(id: u32, message: *const u8, size: usize, end: u32) -> u32;
+    fn proxy_grpc_close(id: u32) -> u32;
     fn proxy_grpc_cancel(id: u32) -> u32;
+    fn proxy_register_shared_queue(name: *const u8, size: usize, id: *mut u32) -> u32;
+    fn proxy_resolve_shared_queue(vm: *const u8, vm_size: usize, name: *const u8, size: usize, id: *mut u32) -> u32;
+    fn proxy_enqueue_shared_queue(id: u32, item: *const u8, size: usize) -> u32;
+    fn proxy_dequeue_shared_queue(id: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_status(code: *mut u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
@@ -76,6 +93,11 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+}
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn random_get(buffer: *mut u8, size: usize) -> u32;
 }
 
 /// What a call answered with bytes.
@@ -199,6 +221,42 @@ pub(super) fn grpc_call(cluster: &[u8], service: &[u8], method: &[u8], metadata:
     })
 }
 
+pub(super) fn grpc_stream(cluster: &[u8], service: &[u8], method: &[u8], metadata: &[u8]) -> Result<u32, u32> {
+    let (c, s, m, h) = (cluster, service, method, metadata);
+    // SAFETY: see above.
+    number(|id| unsafe { proxy_grpc_stream(c.as_ptr(), c.len(), s.as_ptr(), s.len(), m.as_ptr(), m.len(), h.as_ptr(), h.len(), id) })
+}
+
+pub(super) fn grpc_send(id: u32, message: &[u8], end: bool) -> u32 {
+    // SAFETY: see above.
+    unsafe { proxy_grpc_send(id, message.as_ptr(), message.len(), end.into()) }
+}
+
+pub(super) fn grpc_close(id: u32) -> u32 {
+    // SAFETY: no pointers.
+    unsafe { proxy_grpc_close(id) }
+}
+
+pub(super) fn register_queue(name: &[u8]) -> Result<u32, u32> {
+    // SAFETY: see above.
+    number(|id| unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), id) })
+}
+
+pub(super) fn resolve_queue(vm: &[u8], name: &[u8]) -> Result<u32, u32> {
+    // SAFETY: see above.
+    number(|id| unsafe { proxy_resolve_shared_queue(vm.as_ptr(), vm.len(), name.as_ptr(), name.len(), id) })
+}
+
+pub(super) fn enqueue(queue: u32, item: &[u8]) -> u32 {
+    // SAFETY: see above.
+    unsafe { proxy_enqueue_shared_queue(queue, item.as_ptr(), item.len()) }
+}
+
+pub(super) fn dequeue<'a>(queue: u32) -> Result<&'a [u8], u32> {
+    // SAFETY: see above.
+    answer(|data, size| unsafe { proxy_dequeue_shared_queue(queue, data, size) })
+}
+
 pub(super) fn grpc_cancel(call: u32) {
     // SAFETY: no pointers.
     unsafe { proxy_grpc_cancel(call) };
@@ -222,6 +280,13 @@ pub(super) fn now() -> u64 {
     // SAFETY: see above.
     unsafe { proxy_get_current_time_nanoseconds(&mut time) };
     time
+}
+
+pub(super) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: see above.
+    unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
+    u64::from_le_bytes(bytes)
 }
 
 pub(super) fn set_tick(millis: u32) -> u32 {

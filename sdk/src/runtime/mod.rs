@@ -12,9 +12,10 @@ use std::cell::RefCell;
 use std::mem::size_of;
 use std::rc::Rc;
 
-use crate::abi::{self, Buffer, Side};
+use crate::abi::{self, Buffer, Map, Side};
 use crate::log::{self, Level};
 use crate::plugin::Plugin;
+use crate::queue::Queue;
 use crate::stream::Stream;
 use crate::{Filter, Flow};
 use table::Table;
@@ -82,8 +83,14 @@ callbacks! {
     UpstreamClose = "proxy_on_upstream_connection_close" (2),
     /// An HTTP callout is answered.
     HttpCallResponse = "proxy_on_http_call_response" (5),
+    /// A gRPC stream's peer has begun to answer.
+    GrpcInitialMetadata = "proxy_on_grpc_receive_initial_metadata" (3),
     /// A gRPC message arrived.
     GrpcReceive = "proxy_on_grpc_receive" (3),
+    /// A gRPC stream's peer says the last it has to say.
+    GrpcTrailingMetadata = "proxy_on_grpc_receive_trailing_metadata" (3),
+    /// Somebody has put an item into a queue.
+    QueueReady = "proxy_on_queue_ready" (2),
     /// A gRPC callout is over.
     GrpcClose = "proxy_on_grpc_close" (3),
     /// The stream is to be logged.
@@ -150,7 +157,10 @@ impl<F: Filter> Runtime<F> {
             Callback::HttpCallResponse => {
                 self.shared.tasks.http_answer(context, first, second != 0, arguments[3] as usize);
             }
-            Callback::GrpcReceive => self.shared.tasks.grpc_message(first, second as usize),
+            Callback::GrpcInitialMetadata => self.shared.tasks.grpc_metadata(context, first, Map::GrpcInitialMetadata),
+            Callback::GrpcTrailingMetadata => self.shared.tasks.grpc_metadata(context, first, Map::GrpcTrailingMetadata),
+            Callback::GrpcReceive => self.shared.tasks.grpc_message(context, first, second as usize),
+            Callback::QueueReady => self.queue(context, first),
             Callback::GrpcClose => self.shared.tasks.grpc_close(context, first, second),
             Callback::Log => self.notice(context, Side::Response, F::on_log),
             Callback::Delete => self.delete(context),
@@ -205,6 +215,13 @@ impl<F: Filter> Runtime<F> {
         }
         tasks.start_plugin(context);
         tasks.wake_sleepers(context);
+    }
+
+    fn queue(&self, context: u32, queue: u32) {
+        if let Some((_, filter)) = self.roots.borrow().iter().find(|(root, _)| *root == context) {
+            filter.on_queue(Queue::of(queue), &Plugin::new(context, Rc::clone(&self.shared.tasks)));
+        }
+        self.shared.tasks.start_plugin(context);
     }
 
     #[inline]

@@ -5,6 +5,7 @@
 //! polled while a callback of the filter runs.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,7 +34,6 @@ struct Waiting {
     call: u32,
     is_grpc: bool,
     task: u64,
-    message: Vec<u8>,
     result: Rc<RefCell<Option<Result<Answer, CallError>>>>,
 }
 
@@ -44,6 +44,8 @@ pub(crate) struct Tasks {
     /// Started while a callback runs; polled after it.
     fresh: RefCell<Vec<Work>>,
     waiting: RefCell<Vec<Waiting>>,
+    /// gRPC streams that are open.
+    lines: RefCell<Vec<Rc<Line>>>,
     pub(crate) clocks: Clocks,
     /// The one that is being polled, and its plugin.
     current: Cell<(u64, u32)>,
@@ -125,7 +127,7 @@ impl Tasks {
     /// Notes that the current task waits for a callout.
     pub(crate) fn expect(&self, call: u32, is_grpc: bool) -> Rc<RefCell<Option<Result<Answer, CallError>>>> {
         let result = Rc::default();
-        let waiting = Waiting { call, is_grpc, task: self.current.get().0, message: Vec::new(), result: Rc::clone(&result) };
+        let waiting = Waiting { call, is_grpc, task: self.current.get().0, result: Rc::clone(&result) };
         self.waiting.borrow_mut().push(waiting);
         result
     }
@@ -154,18 +156,18 @@ impl Tasks {
         }
     }
 
-    fn finish(&self, in_effect: u32, call: u32, is_grpc: bool, answer: impl FnOnce(Vec<u8>) -> Result<Answer, CallError>) {
+    fn finish(&self, in_effect: u32, call: u32, is_grpc: bool, answer: impl FnOnce() -> Result<Answer, CallError>) {
         let mut waiting = self.waiting.borrow_mut();
         let Some(at) = waiting.iter().position(|one| one.call == call && one.is_grpc == is_grpc) else { return };
-        let Waiting { task, message, result, .. } = waiting.swap_remove(at);
+        let Waiting { task, result, .. } = waiting.swap_remove(at);
         drop(waiting);
-        *result.borrow_mut() = Some(answer(message));
+        *result.borrow_mut() = Some(answer());
         self.wake(in_effect, task);
     }
 
     /// An HTTP callout is answered, or failed.
     pub(crate) fn http_answer(&self, in_effect: u32, call: u32, answered: bool, size: usize) {
-        self.finish(in_effect, call, false, |_| {
+        self.finish(in_effect, call, false, || {
             if !answered {
                 return Err(CallError::Unanswered);
             }
@@ -175,21 +177,99 @@ impl Tasks {
         });
     }
 
-    /// A gRPC message arrived: unary calls have one.
-    pub(crate) fn grpc_message(&self, call: u32, size: usize) {
-        if let Some(one) = self.waiting.borrow_mut().iter_mut().find(|one| one.call == call && one.is_grpc) {
-            one.message = abi::buffer(Buffer::GrpcMessage, 0, size).unwrap_or_default().to_vec();
+    /// A gRPC message arrived. It is the answer of a unary call, and nothing follows it; on a stream there may be more.
+    pub(crate) fn grpc_message(&self, in_effect: u32, call: u32, size: usize) {
+        let message = if size == 0 { None } else { abi::buffer(Buffer::GrpcMessage, 0, size) }.unwrap_or_default().to_vec();
+        match self.line(call) {
+            Some(line) => {
+                line.heard.borrow_mut().messages.push_back(message);
+                self.wake_line(in_effect, &line);
+            }
+            None => self.finish(in_effect, call, true, || Ok(Answer { headers: Vec::new(), body: message })),
         }
+    }
+
+    /// Metadata of a gRPC stream.
+    pub(crate) fn grpc_metadata(&self, in_effect: u32, call: u32, map: Map) {
+        let Some(line) = self.line(call) else { return };
+        let metadata = abi::headers(map).unwrap_or_default().to_vec();
+        {
+            let mut heard = line.heard.borrow_mut();
+            match map {
+                Map::GrpcTrailingMetadata => heard.trailing = metadata,
+                _ => heard.initial = metadata,
+            }
+        }
+        self.wake_line(in_effect, &line);
     }
 
     /// A gRPC callout is over.
     pub(crate) fn grpc_close(&self, in_effect: u32, call: u32, status: u32) {
-        self.finish(in_effect, call, true, |body| {
-            if status == 0 {
-                return Ok(Answer { headers: Vec::new(), body });
+        let end = || match status {
+            0 => Ok(()),
+            status => {
+                let text = abi::call_status().map(|(_, text)| String::from_utf8_lossy(text).into_owned());
+                Err(CallError::Grpc { status, message: text.unwrap_or_default() })
             }
-            let text = abi::call_status().map(|(_, text)| String::from_utf8_lossy(text).into_owned());
-            Err(CallError::Grpc { status, message: text.unwrap_or_default() })
-        });
+        };
+        match self.line(call) {
+            Some(line) => {
+                line.heard.borrow_mut().end = Some(end());
+                self.lines.borrow_mut().retain(|one| one.call != call);
+                self.wake_line(in_effect, &line);
+            }
+            // Without a message there is nothing that a unary call could be answered with.
+            None => self.finish(in_effect, call, true, || end().and(Err(CallError::Unanswered))),
+        }
     }
+
+    /// A gRPC stream begins.
+    pub(crate) fn open_line(&self, call: u32) -> Rc<Line> {
+        let line = Rc::new(Line { call, heard: RefCell::default() });
+        self.lines.borrow_mut().push(Rc::clone(&line));
+        line
+    }
+
+    /// Gives a gRPC stream up, unless it is over.
+    pub(crate) fn drop_line(&self, call: u32) {
+        let mut lines = self.lines.borrow_mut();
+        let before = lines.len();
+        lines.retain(|one| one.call != call);
+        if lines.len() < before {
+            abi::grpc_cancel(call);
+        }
+    }
+
+    /// The current task wants to know what comes next on a stream.
+    pub(crate) fn listen(&self, line: &Line) {
+        line.heard.borrow_mut().waits = Some(self.current.get().0);
+    }
+
+    fn line(&self, call: u32) -> Option<Rc<Line>> {
+        self.lines.borrow().iter().find(|line| line.call == call).map(Rc::clone)
+    }
+
+    fn wake_line(&self, in_effect: u32, line: &Line) {
+        let waits = line.heard.borrow_mut().waits.take();
+        if let Some(task) = waits {
+            self.wake(in_effect, task);
+        }
+    }
+}
+
+/// A gRPC stream, as far as its peer was heard.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) call: u32,
+    pub(crate) heard: RefCell<Heard>,
+}
+
+/// What the peer said, and nobody has taken yet.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) messages: VecDeque<Vec<u8>>,
+    pub(crate) initial: Vec<u8>,
+    pub(crate) trailing: Vec<u8>,
+    pub(crate) end: Option<Result<(), CallError>>,
+    waits: Option<u64>,
 }

@@ -104,6 +104,7 @@ pub struct MemoryHost {
     pub timer_changes: Cell<u32>,
     /// How often another thread, or this one, announced a queue item.
     pub queue_wakes: Arc<AtomicUsize>,
+    access_logs: RefCell<Vec<(String, Vec<String>)>>,
     attributes: RefCell<BTreeMap<Vec<u8>, Value>>,
     foreign: RefCell<BTreeMap<String, ForeignFunction>>,
     refuse: Cell<Option<CalloutError>>,
@@ -131,6 +132,7 @@ impl Default for MemoryHost {
             cancelled: RefCell::default(),
             timer_changes: Cell::new(0),
             queue_wakes: Arc::default(),
+            access_logs: RefCell::default(),
             attributes: RefCell::default(),
             foreign: RefCell::default(),
             refuse: Cell::new(None),
@@ -179,6 +181,12 @@ impl MemoryHost {
     #[must_use]
     pub fn logged(&self, text: &str) -> bool {
         self.log.borrow().iter().any(|line| line.message.contains(text))
+    }
+
+    /// The lines that filters wrote to an access log.
+    #[must_use]
+    pub fn access_log(&self, path: &str) -> Vec<String> {
+        self.access_logs.borrow().iter().find(|(known, _)| known == path).map(|(_, lines)| lines.clone()).unwrap_or_default()
     }
 
     /// The callouts that wait for an answer, oldest first.
@@ -315,6 +323,21 @@ impl Host for MemoryHost {
 
     fn attribute(&self, path: Path<'_>) -> Option<Attribute<'_>> {
         self.attributes.borrow().get(path.as_bytes()).cloned()
+    }
+
+    fn open_access_log(&self, _binding: &str, path: &str) -> Option<u32> {
+        let mut logs = self.access_logs.borrow_mut();
+        let at = logs.iter().position(|(known, _)| known == path).unwrap_or_else(|| {
+            logs.push((path.to_owned(), Vec::new()));
+            logs.len() - 1
+        });
+        u32::try_from(at).ok()
+    }
+
+    fn access_log(&self, log: u32, line: &[u8]) {
+        if let Some((_, lines)) = self.access_logs.borrow_mut().get_mut(log as usize) {
+            lines.push(String::from_utf8_lossy(line).into_owned());
+        }
     }
 
     fn foreign(&self, _binding: &str, name: &str, arguments: &[u8]) -> Foreign {

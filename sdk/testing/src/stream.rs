@@ -30,6 +30,8 @@ pub struct MemoryStream {
     pub delays: Vec<(String, Duration)>,
     /// The number of the route action that a filter selected: `weir.route.select`.
     pub route: Option<u32>,
+    /// A filter has logged it, or left it out on purpose.
+    pub logged: bool,
     /// How log lines name this stream.
     pub log_id: String,
 }
@@ -125,6 +127,10 @@ impl StreamHost for MemoryStream {
         }
         self.foreign_calls.push((name.to_owned(), arguments.to_vec()));
         if self.foreign_known.iter().any(|known| known == name) { Foreign::Done(arguments.to_vec()) } else { Foreign::Unknown }
+    }
+
+    fn logged(&mut self) {
+        self.logged = true;
     }
 
     fn log_id(&self) -> &str {

@@ -160,6 +160,13 @@ impl Tester {
         self
     }
 
+    /// To which access logs the filter may write; the lines are at [`MemoryHost::access_log`].
+    #[must_use]
+    pub fn may_log(mut self, logs: &[&str]) -> Self {
+        self.config.access_logs = Upstreams::Only(logs.iter().map(|name| (*name).to_owned()).collect());
+        self
+    }
+
     /// Anything else about the binding.
     #[must_use]
     pub fn binding(mut self, change: impl FnOnce(&mut BindingConfig)) -> Self {

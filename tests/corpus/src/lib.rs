@@ -5,7 +5,7 @@
 //! one `figure NAME VALUE` line is written for programs.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The corpus, or nothing and a loud line.
 #[must_use]
@@ -17,6 +17,27 @@ pub fn folder() -> Option<PathBuf> {
     }
     say(&format!("!!! NOT TESTED: the corpus of Istio's answers is not at {}; WEIR_CORPUS names its folder", folder.display()));
     None
+}
+
+/// The YAML files of a folder and of those in it, in order.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn yaml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// How many cases agree.

@@ -4,7 +4,8 @@
 //! filters/* -> sdk                      the guest side; the ABI is the only bridge to the host
 //! model <- proxy -> wasm -> wasmtime
 //! model <- controller -> kube
-//! cli -> proxy, controller, sdk-testing          tests -> everything
+//! cli -> proxy, controller, sdk-testing, oci     tests -> everything
+//! oci                                            registries, for the cli and whoever fetches filters
 //! ```
 //!
 //! Always: dev-dependencies are free, because tests may run a part against its real neighbour; what ships is not.
@@ -20,7 +21,7 @@ struct Wall {
     why: &'static str,
 }
 
-const WALLS: [Wall; 4] = [
+const WALLS: [Wall; 5] = [
     Wall {
         who: |package, _| package.name == "weir-model",
         not: |package| named(package, &["tokio", "hyper", "wasmtime", "kube"]) || in_folder(package, "host"),
@@ -30,6 +31,11 @@ const WALLS: [Wall; 4] = [
         who: |package, _| package.name == "weir-wasm",
         not: |package| named(package, &["weir-model", "weir-proxy", "hyper", "tokio"]),
         why: "the Wasm host knows no proxy, no configuration contract and no HTTP library",
+    },
+    Wall {
+        who: |package, _| package.name == "weir-oci",
+        not: |package| named(package, &["weir-wasm", "weir-model", "weir-proxy", "weir-controller", "wasmtime", "kube"]),
+        why: "fetching from registries is for proxy and controller alike, and links neither",
     },
     Wall {
         who: |package, _| package.name == "weir-controller",
@@ -113,6 +119,7 @@ mod tests {
         assert_eq!(with(&[("weir-model", "host/model", &["weir-wasm"], &[])]).len(), 2, "wasm, and wasmtime behind it");
         let proxy: (&str, &str, &[&str], &[&str]) = ("weir-proxy", "host", &["weir-wasm"], &[]);
         assert_eq!(with(&[proxy, ("weir-controller", "controller", &["weir-proxy"], &[])]).len(), 3);
+        assert_eq!(with(&[("weir-oci", "host/oci", &["weir-wasm", "tokio"], &[])]).len(), 2, "wasm, and wasmtime behind it");
         assert_eq!(with(&[("weir-sdk", "sdk", &["weir-sdk-testing"], &[])]).len(), 2);
         assert_eq!(with(&[("weir-filter-a", "filters/a", &["wasmtime"], &[])]).len(), 1);
         let tests: (&str, &str, &[&str], &[&str]) = ("weir-tidy", "tests/tidy", &[], &[]);

@@ -9,6 +9,10 @@ use crate::{File, Finding};
 /// The proxy's own commands: `host/src/cli.rs`.
 const PROXY: [&str; 3] = ["check", "run", "version"];
 
+/// The commands of `weir`, and of `weir filter`: `sdk/cli/src/args.rs`.
+const WEIR: [&str; 5] = ["check", "completions", "filter", "run", "version"];
+const FILTER: [&str; 10] = ["bench", "build", "inspect", "keygen", "new", "package", "pull", "push", "run", "test"];
+
 /// Commands that are not ours to check.
 const FOREIGN: [&str; 3] = ["cd", "git", "#"];
 
@@ -67,6 +71,11 @@ fn wrong(command: &str, targets: &[&str], graph: &Graph) -> Option<String> {
             let command = words.next().unwrap_or_default();
             (!PROXY.contains(&command)).then(|| format!("`weir-proxy {command}` is no command of the proxy"))
         }
+        Some("weir") => {
+            let (command, of) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let known = WEIR.contains(&command) && (command != "filter" || FILTER.contains(&of));
+            (!known).then(|| format!("`weir {command} {of}` is no command of `weir`"))
+        }
         Some("cargo") => wrong_cargo(&words.collect::<Vec<_>>(), graph),
         Some(word) if FOREIGN.contains(&word) => None,
         Some(word) => Some(format!("unknown command `{word}`: teach tests/tidy/src/commands.rs to check it")),
@@ -107,7 +116,7 @@ mod tests {
         graph.packages[0].examples.push("show".to_owned());
         let text = "Use `make run` or `make tset`.\n```sh\ncd weir # enter\nmake run SUITE=x\nmake nope\n\
                     cargo run -p weir-a --example show\ncargo run -p weir-b\nX=1 cargo run -p weir-a --example no\n\
-                    cargo run --example show\nrm -rf x\nweir-proxy run -c x\nweir-proxy walk\n```\nand\n```text\nmake anything\n```\n";
+                    cargo run --example show\nrm -rf x\nweir-proxy run -c x\nweir-proxy walk\nweir filter new x\nweir filter old x\n```\nand\n```text\nmake anything\n```\n";
         let found: Vec<_> = check(&[File::new("R.md", text)], MAKEFILE, &graph).iter().map(ToString::to_string).collect();
         assert_eq!(
             found,
@@ -119,6 +128,7 @@ mod tests {
                 "R.md:9: say which package has the example show: -p PACKAGE",
                 "R.md:10: unknown command `rm`: teach tests/tidy/src/commands.rs to check it",
                 "R.md:12: `weir-proxy walk` is no command of the proxy",
+                "R.md:14: `weir filter old` is no command of `weir`",
             ]
         );
     }

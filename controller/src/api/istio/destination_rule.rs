@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::common::{Duration, Percent, PortSelector, Selector, Texts};
+use super::common::{Duration, PortSelector, Selector, Texts};
 
 /// How the endpoints of a host are grouped, chosen and connected to.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -416,7 +416,7 @@ pub enum ProxyProtocolVersion {
 #[serde(rename_all = "camelCase", default)]
 pub struct RetryBudget {
     /// In per cent of the requests; 20 if it is not written.
-    pub percent: Option<Percent>,
+    pub percent: Option<f64>,
     /// So many always; 3 if it is not written.
     pub min_retry_concurrency: u32,
     /// Over what time requests are counted.

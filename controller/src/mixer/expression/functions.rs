@@ -46,7 +46,7 @@ fn matches_glob(text: &str, pattern: &str) -> bool {
 }
 
 /// Whether the pattern is anywhere in the text. For a text of ASCII, classes such as `\d` are RE2's, which know no more.
-fn matches_regex(pattern: &str, text: &str) -> Result<bool, Error> {
+pub(in crate::mixer) fn matches_regex(pattern: &str, text: &str) -> Result<bool, Error> {
     let build = |unicode: bool| regex::bytes::RegexBuilder::new(pattern).unicode(unicode).size_limit(PATTERN_SIZE).build();
     let built = if text.is_ascii() && pattern.is_ascii() { build(false).or_else(|_| build(true)) } else { build(true) };
     match built {

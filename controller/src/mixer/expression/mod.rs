@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use evaluate::{Outcome, Reference};
+pub(super) use functions::matches_regex;
 pub use functions::timestamp;
 
 use super::vocabulary::Vocabulary;
@@ -200,7 +201,6 @@ impl Expression {
         Outcome { value, referenced: run.referenced }
     }
 
-    #[allow(dead_code, reason = "the translation of rules reads it")]
     pub(super) const fn root(&self) -> &Node {
         &self.root
     }

@@ -171,6 +171,9 @@ impl<D: Downstream> Exchange<'_, D> {
         if !already_ended && (!data.is_empty() || end) {
             let mut host = self.pipe.host_mut();
             host.record.sent += data.len() as u64;
+            if let Some(messages) = &mut host.record.grpc_messages {
+                messages[1].see(&data);
+            }
             drop(host);
             if !self.is_head {
                 let data = match &self.web {

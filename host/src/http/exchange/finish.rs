@@ -37,7 +37,8 @@ impl<D: Downstream> Exchange<'_, D> {
         if let Some(route) = &self.route {
             worker.metrics.response(route.cluster().metrics(), status, millis);
         }
-        if let Some(sink) = &service.config.access_log {
+        let steps_back = host.logged && service.config.access_log_fallback;
+        if let Some(sink) = service.config.access_log.as_ref().filter(|_| !steps_back) {
             log(host, duration, |record| worker.log.record(sink, record));
         }
         worker.give_fields(std::mem::take(&mut host.request));
@@ -73,6 +74,7 @@ fn log(host: &RequestHost, duration: Duration, write: impl FnOnce(&access_log::R
         downstream_remote: connection.info.peer,
         server_name: connection.info.server_name.as_deref().unwrap_or_default().as_bytes(),
         route: record.route.as_deref().unwrap_or_default(),
+        decision: record.decision.as_deref().unwrap_or_default(),
         ..access_log::Record::default()
     });
 }

@@ -5,16 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::upstream::Endpoint;
 
-/// Why a response is what it is, in Envoy's letters.
+/// Why a response is what it is, in Envoy's letters and by its numbers: filters read the bits (`response.flags`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
 macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident = $letters:literal;)*) => {
-        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "only numbers the flags below")]
-        enum Bit { $($name),* }
+    ($($(#[$doc:meta])* $name:ident = $bit:literal $letters:literal;)*) => {
         impl Flags {
-            $($(#[$doc])* pub const $name: Self = Self(1 << Bit::$name as u32);)*
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
             const ALL: &[(Self, &'static str)] = &[$((Self::$name, $letters)),*];
         }
     };
@@ -22,39 +20,39 @@ macro_rules! flags {
 
 flags! {
     /// The upstream has no endpoint that may be used.
-    NO_HEALTHY_UPSTREAM = "UH";
+    NO_HEALTHY_UPSTREAM = 1 "UH";
     /// No connection to the upstream.
-    UPSTREAM_CONNECTION_FAILURE = "UF";
+    UPSTREAM_CONNECTION_FAILURE = 5 "UF";
     /// A circuit breaker was open.
-    UPSTREAM_OVERFLOW = "UO";
+    UPSTREAM_OVERFLOW = 7 "UO";
     /// No route.
-    NO_ROUTE = "NR";
+    NO_ROUTE = 8 "NR";
     /// No cluster of that name.
-    NO_CLUSTER = "NC";
+    NO_CLUSTER = 24 "NC";
     /// Retries ran out.
-    RETRY_LIMIT = "URX";
+    RETRY_LIMIT = 15 "URX";
     /// The client went away.
-    DOWNSTREAM_TERMINATION = "DC";
+    DOWNSTREAM_TERMINATION = 14 "DC";
     /// The upstream closed the connection.
-    UPSTREAM_TERMINATION = "UC";
+    UPSTREAM_TERMINATION = 6 "UC";
     /// The upstream reset the stream.
-    UPSTREAM_RESET = "UR";
+    UPSTREAM_RESET = 4 "UR";
     /// Reset on this side.
-    LOCAL_RESET = "LR";
+    LOCAL_RESET = 3 "LR";
     /// The upstream took too long.
-    UPSTREAM_TIMEOUT = "UT";
+    UPSTREAM_TIMEOUT = 2 "UT";
     /// The request took too long to arrive, or nothing moved.
-    STREAM_IDLE_TIMEOUT = "SI";
+    STREAM_IDLE_TIMEOUT = 16 "SI";
     /// The stream lived too long.
-    DURATION_TIMEOUT = "DT";
+    DURATION_TIMEOUT = 22 "DT";
     /// The client broke the protocol.
-    DOWNSTREAM_PROTOCOL_ERROR = "DPE";
+    DOWNSTREAM_PROTOCOL_ERROR = 18 "DPE";
     /// The upstream broke the protocol.
-    UPSTREAM_PROTOCOL_ERROR = "UPE";
-    /// A filter answered.
-    FILTER_REPLY = "FR";
+    UPSTREAM_PROTOCOL_ERROR = 23 "UPE";
+    /// A filter answered. Weir's own.
+    FILTER_REPLY = 31 "FR";
     /// Shed, because there was too much to do.
-    OVERLOAD = "OM";
+    OVERLOAD = 25 "OM";
 }
 
 impl Flags {
@@ -110,6 +108,43 @@ pub struct Record {
     pub upstream_time: Option<Duration>,
     /// `grpc-status` of the response.
     pub grpc_status: Option<u32>,
+    /// Messages of a gRPC request and of its response.
+    pub grpc_messages: Option<Box<[GrpcMessages; 2]>>,
+    /// What filters decided: a JSON array (`weir.decision`).
+    pub decision: Option<Box<str>>,
+}
+
+/// Counts the messages of a gRPC body, however it is cut into pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcMessages {
+    /// Those that began.
+    pub count: u64,
+    /// Bytes of the current message that are to come.
+    left: u64,
+    /// What has arrived of the five bytes before a message.
+    prefix: [u8; 5],
+    filled: u8,
+}
+
+impl GrpcMessages {
+    /// A piece of the body.
+    pub fn see(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            let skip = self.left.min(piece.len() as u64);
+            self.left -= skip;
+            piece = piece.get(skip as usize..).unwrap_or_default();
+            let Some((byte, rest)) = piece.split_first().filter(|_| self.left == 0) else { return };
+            if let Some(place) = self.prefix.get_mut(usize::from(self.filled)) {
+                *place = *byte;
+            }
+            self.filled += 1;
+            piece = rest;
+            if self.filled == 5 {
+                let [_, length @ ..] = self.prefix;
+                *self = Self { count: self.count + 1, left: u32::from_be_bytes(length).into(), ..Self::default() };
+            }
+        }
+    }
 }
 
 /// A detail: mostly a fixed name.
@@ -150,6 +185,8 @@ impl Record {
             attempts: 0,
             upstream_time: None,
             grpc_status: None,
+            grpc_messages: None,
+            decision: None,
         }
     }
 
@@ -172,6 +209,16 @@ mod tests {
         assert_eq!(Flags::UPSTREAM_TIMEOUT.with(Flags::RETRY_LIMIT).letters(), "URX,UT");
         let distinct: std::collections::BTreeSet<u32> = Flags::ALL.iter().map(|(flag, _)| flag.0).collect();
         assert_eq!(distinct.len(), Flags::ALL.len());
+    }
+
+    #[test]
+    fn grpc_messages_are_counted_however_they_are_cut() {
+        let body = [&[0, 0, 0, 0, 3][..], b"one", &[0, 0, 0, 0, 0], &[1, 0, 0, 0, 1], b"x"].concat();
+        for size in 1..=body.len() {
+            let mut messages = GrpcMessages::default();
+            body.chunks(size).for_each(|piece| messages.see(piece));
+            assert_eq!((messages.count, messages.left, messages.filled), (3, 0, 0), "{size}");
+        }
     }
 
     #[test]

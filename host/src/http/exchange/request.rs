@@ -20,6 +20,10 @@ impl<D: Downstream> Exchange<'_, D> {
         let service = std::rc::Rc::clone(&self.service);
         let mut host = self.pipe.host_mut();
         let connection = std::rc::Rc::clone(&host.connection);
+        let kind = host.request.get_known(Known::ContentType).unwrap_or_default();
+        if kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';'))) {
+            host.record.grpc_messages = Some(Box::default());
+        }
         host.client = Some(service.config.forwarded.apply(&mut host.request, &connection.peer()));
         let mut path = Vec::new();
         let judged =
@@ -53,7 +57,12 @@ impl<D: Downstream> Exchange<'_, D> {
             Poll::Ready(Some(Ok(frame))) => match frame {
                 Frame::Data(data) => {
                     self.request.fed = self.down.is_end();
-                    self.pipe.host_mut().record.received += data.len() as u64;
+                    let mut host = self.pipe.host_mut();
+                    host.record.received += data.len() as u64;
+                    if let Some(messages) = &mut host.record.grpc_messages {
+                        messages[0].see(&data);
+                    }
+                    drop(host);
                     self.feed_request(data);
                 }
                 Frame::Trailers(trailers) => {

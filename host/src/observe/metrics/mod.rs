@@ -62,7 +62,7 @@ pub struct ConfigMetrics {
     /// Whether a controller is connected: 1 or 0.
     pub controller_connected: AtomicU64,
     /// Lines of access logs that were dropped because the disk did not keep up.
-    pub access_log_dropped: AtomicU64,
+    pub access_log_dropped: Arc<AtomicU64>,
 }
 
 impl Metrics {

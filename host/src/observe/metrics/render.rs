@@ -165,14 +165,15 @@ impl Common<'_> {
         family
     }
 
+    /// `per`: how many of what is counted make one of what is shown.
     #[allow(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
-    fn distribution(&self, name: &str, help: &str, cell: u32) -> Family {
+    fn distribution(&self, name: &str, help: &str, cell: u32, per: f64) -> Family {
         let mut family = Family::histogram(name, help);
         for block in self.blocks {
             let buckets: [u64; BUCKETS] = std::array::from_fn(|at| self.sum(block, cell + at as u32));
             if buckets.iter().any(|count| *count > 0) {
                 let sum = self.sum(block, cell + histogram::SUM) as f64;
-                family.distribution(&[(self.label, &block.name)], &buckets, BOUNDS, sum);
+                family.distribution(&[(self.label, &block.name)], &buckets, BOUNDS.map(|bound| bound / per), sum / per);
             }
         }
         family
@@ -182,6 +183,9 @@ impl Common<'_> {
         block.since(cell, self.counts.sum(block.base + cell))
     }
 }
+
+/// Durations are counted in milliseconds, and shown in seconds.
+const MILLIS: f64 = 1000.0;
 
 fn listeners(metrics: &Metrics, families: &mut Vec<Family>) {
     let blocks = metrics.blocks().living(Blocks::Listener);
@@ -219,12 +223,12 @@ fn listeners(metrics: &Metrics, families: &mut Vec<Family>) {
         }
         families.push(counter);
     }
-    for (name, help, cell) in [
-        ("weir_http_request_duration_milliseconds", "From a request's first byte to its response's last.", listener::DURATION),
-        ("weir_http_request_bytes", "Bodies of requests.", listener::REQUEST_BYTES),
-        ("weir_http_response_bytes", "Bodies of responses.", listener::RESPONSE_BYTES),
+    for (name, help, cell, per) in [
+        ("weir_http_request_duration_seconds", "From a request's first byte to its response's last.", listener::DURATION, MILLIS),
+        ("weir_http_request_bytes", "Bodies of requests.", listener::REQUEST_BYTES, 1.0),
+        ("weir_http_response_bytes", "Bodies of responses.", listener::RESPONSE_BYTES, 1.0),
     ] {
-        families.push(common.distribution(name, help, cell));
+        families.push(common.distribution(name, help, cell, per));
     }
     drop((counts, levels));
 }
@@ -251,6 +255,6 @@ fn clusters(metrics: &Metrics, families: &mut Vec<Family>) {
     }
     families.push(responses);
     let help = "From a request's first byte to its response's last.";
-    families.push(common.distribution("weir_cluster_request_duration_milliseconds", help, cluster::DURATION));
+    families.push(common.distribution("weir_cluster_request_duration_seconds", help, cluster::DURATION, MILLIS));
     drop((counts, levels));
 }

@@ -9,6 +9,9 @@
 //! | `compress`, `uncompress` | bytes | bytes, in the zlib format, as in Envoy |
 //! | `set_envoy_filter_state` | protobuf: 1 path, 2 value | none |
 //! | `declare_property` | protobuf | none; accepted, since properties need no declaration here |
+//! | `weir.attributes.get` | paths, each behind its u16 length | for each path a u32 offset and a u32 size, 2³²-1 if absent; then the values |
+//! | `weir.access_log.open` | a path of the binding's allow-list | u32 number |
+//! | `weir.access_log.write` | u32 number, then the line; without a line, the stream is one that is not to be logged | none |
 //! | `weir.metric.define` | a map: `type`, `name`, then labels | u32 id |
 //! | `weir.shared.delete` | the key | one byte: was it there |
 //! | `weir.shared.set` | a map: `key`, `value`, `ttl_ms` | none |
@@ -22,7 +25,8 @@ use wasmtime::{Caller, Linker};
 
 use super::{Answer, BAD_ARGUMENT, Guest, INTERNAL_FAILURE, NOT_FOUND, OK, enter, metric, property, stream};
 use crate::codec::{Pairs, Path, parse_map};
-use crate::host::{Foreign, Headers};
+use crate::error::Shown;
+use crate::host::{Foreign, Headers, Level};
 use crate::metrics::MetricKind;
 use crate::vm::state::State;
 
@@ -41,6 +45,12 @@ fn call(
     out_size: u32,
 ) -> Answer {
     let mut guest = enter!(caller, "proxy_call_foreign_function");
+    // Those that a filter calls for every request are not worth a copy of their arguments.
+    match guest.take(name, name_length)? {
+        b"weir.attributes.get" => return property::many(&mut guest, (arguments, arguments_length), (out_pointer, out_size)),
+        b"weir.access_log.write" => return write_log(&mut guest, arguments, arguments_length),
+        _ => {}
+    }
     let name = String::from_utf8_lossy(guest.take(name, name_length)?).into_owned();
     let arguments = Bytes::copy_from_slice(guest.take(arguments, arguments_length)?);
     let result = own(guest.state_mut(), &name, &arguments).unwrap_or_else(|| of_host(guest.state(), &name, &arguments));
@@ -83,6 +93,7 @@ fn own(state: &mut State, name: &str, arguments: &Bytes) -> Option<Foreign> {
             }
             _ => Foreign::BadArgument,
         },
+        "weir.access_log.open" => open_log(state, arguments),
         "weir.metric.define" => define_metric(state, arguments).unwrap_or(Foreign::BadArgument),
         "weir.shared.delete" => {
             let there = state.binding.shared().delete(arguments, state.host.monotonic_nanos());
@@ -92,6 +103,44 @@ fn own(state: &mut State, name: &str, arguments: &Bytes) -> Option<Foreign> {
         "weir.shared.add" => shared_add(state, arguments).unwrap_or(Foreign::BadArgument),
         _ => return None,
     })
+}
+
+/// Access logs that one instance may have open.
+const MOST_LOGS: usize = 64;
+
+fn open_log(state: &mut State, path: &[u8]) -> Foreign {
+    let Ok(path) = std::str::from_utf8(path) else { return Foreign::BadArgument };
+    if !state.config().access_logs.allow(path) {
+        let what = format!("the binding does not allow the access log {} (accessLogs)", Shown(path));
+        state.tell(Level::Error, &what);
+        return Foreign::BadArgument;
+    }
+    if state.access_logs.len() >= MOST_LOGS {
+        return Foreign::Failed;
+    }
+    match state.host.open_access_log(&state.config().name, path) {
+        Some(log) => {
+            state.access_logs.push(log);
+            Foreign::Done((state.access_logs.len() as u32 - 1).to_le_bytes().to_vec())
+        }
+        None => Foreign::Unknown,
+    }
+}
+
+fn write_log(guest: &mut Guest<'_>, arguments: u32, length: u32) -> Answer {
+    let host = guest.state().host.clone();
+    let (line, _, state) = guest.take_two((arguments, length), (0, 0))?;
+    let Some((log, line)) = line.split_first_chunk() else { return Ok(BAD_ARGUMENT) };
+    let Some(log) = state.access_logs.get(u32::from_le_bytes(*log) as usize) else { return Ok(BAD_ARGUMENT) };
+    if let Some(stream) = state.stream()
+        && let Ok(mut stream) = stream.cell.host.try_borrow_mut()
+    {
+        stream.logged();
+    }
+    if !line.is_empty() {
+        host.access_log(*log, line);
+    }
+    Ok(OK)
 }
 
 fn compress(bytes: &[u8]) -> Foreign {

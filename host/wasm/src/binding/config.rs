@@ -53,7 +53,7 @@ pub enum BodyAccess {
     ReadWrite,
 }
 
-/// Which upstreams a filter may call.
+/// Which upstreams a filter may call, or which access logs it may write to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Upstreams {
     /// None.
@@ -132,6 +132,8 @@ pub struct BindingConfig {
     pub final_body_before_trailers: bool,
     /// Whom it may call.
     pub upstreams: Upstreams,
+    /// The access logs that it may write to: files, `stdout`, `stderr`.
+    pub access_logs: Upstreams,
     /// How much it may use.
     pub limits: Limits,
 }
@@ -155,6 +157,7 @@ impl BindingConfig {
             body_access: BodyAccess::default(),
             final_body_before_trailers: false,
             upstreams: Upstreams::default(),
+            access_logs: Upstreams::default(),
             limits: Limits::default(),
         }
     }

@@ -26,7 +26,7 @@ pub struct MetricLimits {
 
 impl Default for MetricLimits {
     fn default() -> Self {
-        Self { series: 1000, text: 1024, labels: 16 }
+        Self { series: 1000, text: 1024, labels: MOST_LABELS }
     }
 }
 

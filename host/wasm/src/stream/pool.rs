@@ -117,6 +117,12 @@ impl<H: StreamHost> StreamHost for Slot<H> {
         self.0.as_mut().map_or(Foreign::Unknown, |host| host.foreign(binding, name, arguments))
     }
 
+    fn logged(&mut self) {
+        if let Some(host) = &mut self.0 {
+            host.logged();
+        }
+    }
+
     fn log_id(&self) -> &str {
         self.0.as_ref().map_or("", StreamHost::log_id)
     }

@@ -123,6 +123,10 @@ pub(crate) struct State {
     pub(crate) announced: Announced,
     pub(crate) properties: Properties,
     pub(crate) scratch: Vec<u8>,
+    /// Values of properties that were asked for together; kept for its buffer.
+    pub(crate) gathered: Vec<u8>,
+    /// The access logs that it opened, as the host numbers them.
+    pub(crate) access_logs: Vec<u32>,
     /// Buffered, unterminated output of `fd_write`.
     pub(crate) console: [Vec<u8>; 2],
     log_rate: TokenBucket,
@@ -164,6 +168,8 @@ impl State {
             announced: Announced::default(),
             properties: Properties::default(),
             scratch: Vec::new(),
+            gathered: Vec::new(),
+            access_logs: Vec::new(),
             console: Default::default(),
             log_rate,
             warn_rate: TokenBucket::new(1, 5, now),
