@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use weir_wasm32::{Build, Toolchain};
 
 /// The standard filters: each the folder under `filters/` and the name in `builtin://NAME`.
-const FILTERS: [&str; 5] = ["deny", "fault", "headers", "router", "telemetry"];
+const FILTERS: [&str; 9] = ["authz", "compress", "cors", "deny", "fault", "headers", "jwt", "router", "telemetry"];
 
 fn main() {
     if let Err(error) = run() {

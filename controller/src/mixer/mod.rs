@@ -17,4 +17,4 @@ pub use denial::MixerDenial;
 pub use peer::{Fact, Peer, Service};
 pub use quota::MixerQuota;
 pub use resources::GROUP;
-pub use translate::{Mixer, translate};
+pub use translate::{Mixer, check, translate};

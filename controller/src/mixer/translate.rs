@@ -82,6 +82,14 @@ pub fn translate(objects: &[Object], root: &str) -> Mixer {
     mixer
 }
 
+/// What can be said of an object of Mixer's alone.
+#[must_use]
+pub fn check(object: &Object) -> Vec<Finding> {
+    let mut mixer = Mixer::default();
+    mixer.check(object);
+    mixer.findings
+}
+
 /// Istio's attributes, and those that manifests add.
 fn vocabulary(store: &Store<'_>, findings: &mut Vec<Finding>) -> Vocabulary {
     let mut vocabulary = Vocabulary::istio();

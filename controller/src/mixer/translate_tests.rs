@@ -151,7 +151,7 @@ fn what_no_filter_can_check_is_refused_by_name() {
         let said: Vec<_> = mixer.findings.iter().map(|finding| finding.message.as_str()).collect();
         assert!(said.len() == 1 && said[0].contains(named) && mixer.findings[0].way.to_string() == "spec.match", "{matches}: {said:?}");
     }
-    let wide = vec!["(request.path == \"a\" || request.path == \"b\")"; 8].join(" && ");
+    let wide = ["(request.path == \"a\" || request.path == \"b\")"; 8].join(" && ");
     assert!(rule(&wide).findings[0].message.contains("alternatives"));
 }
 

@@ -1,5 +1,7 @@
 //! DestinationRule: its host, its subsets and their policies.
 
+use std::collections::BTreeSet;
+
 use super::{At, locality, names, policy, values};
 use crate::Code;
 use crate::api::istio::DestinationRule;
@@ -18,9 +20,10 @@ pub(super) fn check(at: &At<'_>, spec: &DestinationRule) {
     }
     at.some("trafficPolicy", spec.traffic_policy.as_ref(), check_policy);
     let list = at.key("subsets");
+    let mut names_seen = BTreeSet::new();
     for (index, subset) in spec.subsets.iter().enumerate() {
         let here = list.index(index);
-        if spec.subsets[..index].iter().any(|other| other.name == subset.name) {
+        if !names_seen.insert(&*subset.name) {
             here.key("name").conflict(format!("there is a subset `{}` already", subset.name));
         }
         check_subset(&here, subset);
@@ -208,7 +211,7 @@ fn check_hash(at: &At<'_>, hash: &ConsistentHash) {
             }
         });
         let list = at.key("attributes");
-        for (index, attribute) in cookie.attributes.iter().enumerate() {
+        for (index, attribute) in cookie.attributes.iter().enumerate().take(super::MAX_COMPARED) {
             if attribute.name.is_empty() {
                 list.index(index).missing("the name of the attribute is missing");
             } else if cookie.attributes[..index].iter().any(|other| other.name == attribute.name) {

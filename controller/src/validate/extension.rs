@@ -105,7 +105,7 @@ fn module_url(text: &str) -> Result<(), String> {
 fn check_vm(at: &At<'_>, vm: &VmConfig) {
     let list = at.key("env");
     list.at_most(256, vm.env.len());
-    for (index, env) in vm.env.iter().enumerate() {
+    for (index, env) in vm.env.iter().enumerate().take(super::MAX_COMPARED) {
         let here = list.index(index);
         if env.name.is_empty() {
             here.missing("name is missing");
@@ -126,7 +126,7 @@ fn check_vm(at: &At<'_>, vm: &VmConfig) {
 fn check_matches(at: &At<'_>, matches: &[TrafficSelector]) {
     at.each("match", matches, |at, traffic| {
         let list = at.key("ports");
-        for (index, port) in traffic.ports.iter().enumerate() {
+        for (index, port) in traffic.ports.iter().enumerate().take(super::MAX_COMPARED) {
             list.index(index).key("number").check(names::port(port.number));
             if traffic.ports[..index].contains(port) {
                 list.index(index).conflict(format!("the port {} stands here twice", port.number));

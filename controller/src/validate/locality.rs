@@ -59,7 +59,7 @@ fn check_failover(at: &At<'_>, failover: &[Failover], priority: &[String], outli
 
 /// Places must be different ones, and not lie within each other.
 fn check_places(at: &At<'_>, places: &[&str]) {
-    for (index, place) in places.iter().enumerate() {
+    for (index, place) in places.iter().enumerate().take(super::MAX_COMPARED) {
         if place.matches('*').count() > usize::from(place.ends_with('*')) {
             at.invalid(format!("`{place}`: a `*` may only stand at the end"));
         } else if place.splitn(3, '/').any(str::is_empty) {

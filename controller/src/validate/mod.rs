@@ -36,6 +36,8 @@ use crate::object::Object;
 
 /// What an object may say beside `spec` and `status`.
 const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+/// Items of a list that are compared with each other: it takes time of their square.
+const MAX_COMPARED: usize = 1000;
 /// Findings about one object; further ones are not told.
 const MAX_FINDINGS: usize = 200;
 
@@ -60,6 +62,7 @@ pub fn validate(object: &Object) -> Vec<Finding> {
         ("telemetry.istio.io", "Telemetry") => report.typed(telemetry::check),
         ("extensions.istio.io", "WasmPlugin") => report.typed(extension::check_plugin),
         ("extensions.istio.io", "TrafficExtension") => report.typed(extension::check_extension),
+        (crate::mixer::GROUP, _) => report.findings.borrow_mut().extend(crate::mixer::check(object)),
         _ => other::check_kind(&report.root()),
     }
     report.findings.into_inner()
@@ -190,5 +193,62 @@ impl<'a> At<'a> {
         if count > most {
             self.invalid(format!("there are {count}, and may be {most} at most"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value as Json, json};
+
+    fn found(group: &str, kind: &str, spec: &Json) -> Vec<String> {
+        let object =
+            json!({"apiVersion": format!("{group}.istio.io/v1"), "kind": kind, "metadata": {"name": "a", "namespace": "n"}, "spec": spec});
+        let object = Object::read(&object).unwrap();
+        validate(&object).iter().map(|finding| format!("{} {}", finding.code, finding.way)).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_way() {
+        for (group, kind, spec, expect) in [
+            ("networking", "VirtualService", json!({"hosts": ["a"], "http": [{"route": [{"destination": {"host": "b"}}]}]}), &[][..]),
+            (
+                "networking",
+                "VirtualService",
+                json!({"hosts": ["a"], "htp": [], "http": [{"match": [{"uri": {"regex": "["}}], "route": [{"destination": {"host": "*"}}]}]}),
+                &["WEIR-0004 spec.htp", "WEIR-0101 spec.http[0].match[0].uri.regex", "WEIR-0101 spec.http[0].route[0].destination.host"],
+            ),
+            ("networking", "Gateway", json!({"servers": [{"port": 80}]}), &["WEIR-0003 spec.servers[0].port"]),
+            (
+                "networking",
+                "DestinationRule",
+                json!({"host": "a", "trafficPolicy": {"tls": {"mode": "MUTUAL", "privateKey": "k"}}}),
+                &["WEIR-0102 spec.trafficPolicy.tls"],
+            ),
+            ("networking", "EnvoyFilter", json!({"configPatches": []}), &["WEIR-0104 kind"]),
+            ("security", "AuthorizationPolicy", json!({"action": "DENY"}), &["WEIR-0102 spec"]),
+            ("rbac", "ServiceRole", json!({}), &["WEIR-0104 kind"]),
+            ("networking", "Something", json!({}), &["WEIR-0002 kind"]),
+        ] {
+            assert_eq!(found(group, kind, &spec), expect, "{kind} {spec}");
+        }
+    }
+
+    #[test]
+    fn no_text_does_harm() {
+        let alphabet: Vec<char> = "a.*/:-@[]{}()\\Q%\"'?+|^$0915,=&<>~# \n\u{e9}\u{301}xPsmh".chars().collect();
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(state >> 33).unwrap()
+        };
+        for _ in 0..2_000 {
+            let text: String = (0..next() % 16).map(|_| alphabet[next() % alphabet.len()]).collect();
+            let _ = (re2::compile(&text), cel::syntax(&text), url::parse_request(&text), headers::value(&text), headers::claim(&text));
+            let _ = (names::wildcard_at_gateway(&text, true), names::subnet(&text), names::namespaced_host(&text, false));
+            let _ = (crate::api::istio::Duration::parse(&text), policy::service_account(&text));
+        }
+        let many = vec![json!({"number": 1, "name": "a"}); 100_000];
+        assert!(found("networking", "ServiceEntry", &json!({"hosts": ["a.b"], "ports": many})).len() <= MAX_FINDINGS);
     }
 }

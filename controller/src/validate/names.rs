@@ -252,7 +252,7 @@ pub(super) fn check_export_to(at: &At<'_>, entries: &[String], nobody: bool, sel
     let list = at.key("exportTo");
     let namespace = &*at.object().id.namespace;
     let mut seen: Vec<&str> = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
+    for (index, entry) in entries.iter().enumerate().take(super::MAX_COMPARED) {
         let here = list.index(index);
         let meant = if entry == "." { namespace } else { entry };
         if seen.contains(&meant) {

@@ -21,11 +21,7 @@ pub(super) fn check_envoy_filter(at: &At<'_>, spec: &EnvoyFilter) {
 }
 
 /// Kinds that Istio once had, or has for its own parts, and what is used today.
-const GONE: [(&str, &str, &str); 21] = [
-    ("config.istio.io", "RouteRule", "Write a VirtualService."),
-    ("config.istio.io", "DestinationPolicy", "Write a DestinationRule."),
-    ("config.istio.io", "EgressRule", "Write a ServiceEntry."),
-    ("networking.istio.io", "EnvoyFilter", ENVOY_FILTER),
+const GONE: [(&str, &str, &str); 11] = [
     ("rbac.istio.io", "ServiceRole", "Write an AuthorizationPolicy."),
     ("rbac.istio.io", "ServiceRoleBinding", "Write an AuthorizationPolicy."),
     ("rbac.istio.io", "RbacConfig", "Write an AuthorizationPolicy."),
@@ -33,12 +29,6 @@ const GONE: [(&str, &str, &str); 21] = [
     ("rbac.istio.io", "AuthorizationPolicy", "Write an AuthorizationPolicy of security.istio.io."),
     ("authentication.istio.io", "Policy", "Write a PeerAuthentication, and a RequestAuthentication for tokens."),
     ("authentication.istio.io", "MeshPolicy", "Write a PeerAuthentication in the root namespace."),
-    ("config.istio.io", "EndUserAuthenticationPolicySpec", "Write a RequestAuthentication."),
-    ("config.istio.io", "EndUserAuthenticationPolicySpecBinding", "Write a RequestAuthentication."),
-    ("config.istio.io", "HTTPAPISpec", "Name paths in VirtualServices and policies."),
-    ("config.istio.io", "HTTPAPISpecBinding", "Name paths in VirtualServices and policies."),
-    ("config.istio.io", "QuotaSpec", "Write a RateLimit."),
-    ("config.istio.io", "QuotaSpecBinding", "Write a RateLimit."),
     ("install.istio.io", "IstioOperator", "Weir is installed with its own manifests."),
     ("operator.istio.io", "IstioControlPlane", "Weir is installed with its own manifests."),
     ("extensions.istio.io", "ExtensionFilter", "Write a TrafficExtension."),
@@ -50,54 +40,7 @@ pub(super) fn check_kind(root: &At<'_>) {
     let id = &root.object().id;
     if let Some((.., help)) = GONE.iter().find(|(group, kind, _)| *group == &*id.group && *kind == &*id.kind) {
         root.key("kind").tell(Code::Unsupported, format!("{} is an older kind of Istio's", id.kind), help);
-    } else if MIXER.contains(&&*id.kind) && &*id.group == "config.istio.io" {
-        root.key("kind").tell(Code::Unsupported, format!("`{}` belongs to Mixer, which is gone", id.kind), MIXER_HELP);
-    } else if id.group.ends_with("istio.io") && &*id.group != "config.istio.io" {
+    } else if id.group.ends_with("istio.io") {
         root.key("kind").tell(Code::UnknownKind, format!("{} is not a kind of {}", id.kind, id.group), "");
     }
 }
-
-const MIXER_HELP: &str = "Metrics, logs and traces: Telemetry. Quotas: RateLimit. Authorization: AuthorizationPolicy. Denying and lists: Denier, or `rule` with \
-                          denier or listchecker.";
-
-/// Mixer's kinds that have no meaning here: templates and adapters that are neither denier nor listchecker.
-const MIXER: [&str; 38] = [
-    "metric",
-    "logentry",
-    "tracespan",
-    "kubernetes",
-    "kubernetesenv",
-    "apikey",
-    "authorization",
-    "edge",
-    "prometheus",
-    "stdio",
-    "statsd",
-    "fluentd",
-    "stackdriver",
-    "dogstatsd",
-    "solarwinds",
-    "zipkin",
-    "circonus",
-    "cloudwatch",
-    "opa",
-    "rbac",
-    "bypass",
-    "noop",
-    "signalfx",
-    "servicecontrol",
-    "servicecontrolreport",
-    "apigee",
-    "analytics",
-    "wavefront",
-    "newrelic",
-    "skywalking",
-    "attributemanifest",
-    "adapter",
-    "template",
-    "reportnothing",
-    "redisquota",
-    "memquota",
-    "quota",
-    "QuotaSpec",
-];

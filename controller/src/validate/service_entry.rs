@@ -55,7 +55,7 @@ fn check_hosts(at: &At<'_>, spec: &ServiceEntry) {
 fn check_ports(at: &At<'_>, spec: &ServiceEntry) {
     let list = at.key("ports");
     list.at_most(MAX_ITEMS, spec.ports.len());
-    for (index, port) in spec.ports.iter().enumerate() {
+    for (index, port) in spec.ports.iter().enumerate().take(MAX_ITEMS) {
         let here = list.index(index);
         if spec.ports[..index].iter().any(|other| other.name == port.name) {
             here.key("name").conflict(format!("there is a port `{}` already", port.name));

@@ -135,6 +135,7 @@ fn check_hosts(at: &At<'_>, hosts: &[String]) {
     let own = &*at.object().id.namespace;
     let pairs: Vec<(&str, &str)> = hosts
         .iter()
+        .take(super::MAX_COMPARED)
         .filter_map(|host| host.split_once('/'))
         .map(|(namespace, host)| (if namespace == "." { own } else { namespace }, host))
         .collect();

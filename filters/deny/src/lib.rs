@@ -2,7 +2,8 @@
 //!
 //! The rules are tried in the order written; the first that means the request answers it. A rule may only count what it would refuse (`dryRun`).
 //!
-//! Always: a refused request is answered once, with `denied_by{RULE}` as the response's code details, and counted under the rule's name; a rule that
+//! Always: a rule means every reading that servers are known to have of a path, a method or a repeated header, and what it spares has to be spared in all of
+//! them; a refused request is answered once, with `denied_by{RULE}` as the response's code details, and counted under the rule's name; a rule that
 //! could not be understood refuses the configuration, never lets a request pass. What it does not do: authentication, or anything that needs another
 //! service.
 
@@ -12,7 +13,7 @@ mod list;
 use config::{Answer, Deny, Rule};
 use list::List;
 use weir_filter_cel::Program;
-use weir_filter_matching::{RequestMatcher, Text};
+use weir_filter_matching::{Readings, RequestMatcher, Text};
 use weir_sdk::Decision;
 use weir_sdk::prelude::*;
 
@@ -93,11 +94,11 @@ impl Compiled {
     }
 
     fn means(&self, stream: &Stream<'_>) -> bool {
-        self.when.matches(stream)
+        self.when.matches_in(stream, Readings::Any)
             && self.attributes.iter().all(|(name, text)| text.matches(stream.attributes().get(name)))
             && self.list.as_ref().is_none_or(|list| list.refuses(stream))
             && self.expression.as_ref().is_none_or(|program| holds(&self.name, program, stream))
-            && !self.unless.as_ref().is_some_and(|unless| unless.matches(stream))
+            && !self.unless.as_ref().is_some_and(|unless| unless.matches_in(stream, Readings::Every))
     }
 
     fn refuse(&self, stream: &Stream<'_>) -> Flow {

@@ -6,11 +6,13 @@
 //! that is no UTF-8 is compared as bytes, and never panics. What it does not do: normalise paths; the core did that before any filter saw them.
 
 mod address;
+mod reading;
 mod request;
 mod template;
 mod text;
 
 pub use address::{Address, Cidrs, address_of};
-pub use request::{HeaderMatch, QueryMatch, RequestMatch, RequestMatcher, is_parameter, split_port, split_query};
+pub use reading::{any_header_reading, any_reading, every_header_reading};
+pub use request::{HeaderMatch, QueryMatch, Readings, RequestMatch, RequestMatcher, is_parameter, split_port, split_query};
 pub use template::Template;
 pub use text::{Text, TextMatch};

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use weir_sdk::{Refusal, Stream, config};
 
+use crate::reading::{any_header_reading, any_reading, every_header_reading};
 use crate::{Cidrs, Text, TextMatch, address_of};
 
 /// A condition on one header.
@@ -43,6 +44,17 @@ pub struct RequestMatch {
     pub query: Vec<QueryMatch>,
     /// The client's address lies in any of these.
     pub source_addresses: Cidrs,
+}
+
+/// Which readings of a request a condition is held against: servers differ in what they take a path, a method or a repeated header for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readings {
+    /// The request as the proxy has it.
+    AsIs,
+    /// One reading that is meant is enough: for what refuses.
+    Any,
+    /// All of them have to be meant: for what lets pass.
+    Every,
 }
 
 /// A condition on a request, compiled.
@@ -115,20 +127,32 @@ impl Host {
 }
 
 impl RequestMatcher {
-    /// Whether the request is meant.
+    /// Whether the request is meant, as the proxy has it.
     #[must_use]
     pub fn matches<S: 'static>(&self, stream: &Stream<'_, S>) -> bool {
+        self.matches_in(stream, Readings::AsIs)
+    }
+
+    /// Whether the request is meant, in these of the readings that servers have of its path, method and headers.
+    #[must_use]
+    pub fn matches_in<S: 'static>(&self, stream: &Stream<'_, S>, readings: Readings) -> bool {
         let request = stream.request();
-        (self.methods.is_empty() || self.is_method(stream.method()))
-            && self.path.as_ref().is_none_or(|path| path.matches(Some(split_query(stream.path()).0)))
+        let is_header = |(name, text): &(String, Text)| match readings {
+            Readings::AsIs => text.matches(request.get(name)),
+            Readings::Any => any_header_reading(request, name, |value| text.matches(value)),
+            Readings::Every => every_header_reading(request, name, |value| text.matches(value)),
+        };
+        (self.methods.is_empty() || self.is_method(stream.method(), readings))
+            && self.path.as_ref().is_none_or(|path| is_path(path, split_query(stream.path()).0, readings))
             && (self.hosts.is_empty() || self.is_host(stream.authority()))
-            && self.headers.iter().all(|(name, text)| text.matches(request.get(name)))
+            && self.headers.iter().all(is_header)
             && (self.query.is_empty() || self.is_query(split_query(stream.path()).1))
             && (self.sources.0.is_empty() || self.is_source(stream.attributes().source_address().and_then(address_of)))
     }
 
-    fn is_method(&self, method: &[u8]) -> bool {
-        self.methods.iter().any(|known| **known == *method)
+    fn is_method(&self, method: &[u8], readings: Readings) -> bool {
+        let ignore_case = readings == Readings::Any;
+        self.methods.iter().any(|known| **known == *method || (ignore_case && known.eq_ignore_ascii_case(method)))
     }
 
     fn is_host(&self, authority: &[u8]) -> bool {
@@ -145,6 +169,14 @@ impl RequestMatcher {
     /// A client without an IP address lies in no range.
     fn is_source(&self, address: Option<IpAddr>) -> bool {
         address.is_some_and(|address| self.sources.contains(address))
+    }
+}
+
+fn is_path(text: &Text, path: &[u8], readings: Readings) -> bool {
+    match readings {
+        Readings::AsIs => text.matches(Some(path)),
+        Readings::Any => any_reading(path, |reading| text.matches(Some(reading))),
+        Readings::Every => !any_reading(path, |reading| !text.matches(Some(reading))),
     }
 }
 

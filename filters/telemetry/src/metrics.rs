@@ -360,7 +360,9 @@ fn plans(config: &Telemetry, set: &mut AttributeSet) -> Result<[Plan; METRICS.le
         for (name, tag) in &change.tags {
             let refuse = |refusal: Refusal| refusal.within(&format!("metrics.overrides[{at}].tags.{name}"));
             if !is_label(name) {
-                return Err(refuse(Refusal::new("a label's name has letters, digits and `_`, and begins with no digit")));
+                return Err(refuse(Refusal::new(
+                    "a label's name has letters, digits and `_`, begins with no digit, and is none of `name`, `type` and `le`",
+                )));
             }
             tags.push((name.clone(), Source::compile(tag, set).map_err(refuse)?));
         }
@@ -395,6 +397,8 @@ fn is_label(name: &str) -> bool {
     letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == b'_')
         && !name.starts_with("__")
+        // What a metric's definition says under these names is not a label; `le` is a bucket's bound.
+        && !["name", "type", "le"].contains(&name)
 }
 
 /// Spreads keys of a few hundred bytes, a word at a time. What a client can bring into a key is bounded by [`MOST_KNOWN`].

@@ -302,6 +302,7 @@ fn what_is_wrong_is_refused_with_its_field() {
         (r#"{"accessLogs": [{}]}"#, "accessLogs[0]: write where it goes"),
         (r#"{"accessLogs": [{"path": "stdout", "when": {"percent": 101}}]}"#, "accessLogs[0].when.percent"),
         (r#"{"metrics": {"overrides": [{"tags": {"a-b": "remove"}}]}}"#, "metrics.overrides[0].tags.a-b"),
+        (r#"{"metrics": {"overrides": [{"tags": {"type": {"literal": "a"}}}]}}"#, "metrics.overrides[0].tags.type"),
         (r#"{"metrics": {"overrides": [{"metric": "requestcount"}]}}"#, "metrics.overrides[0].metric"),
         (r#"{"tracing": {"percent": -1}}"#, "tracing.percent"),
         (r#"{"tracing": {"propagation": []}}"#, "tracing.propagation"),

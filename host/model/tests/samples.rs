@@ -7,6 +7,7 @@ use weir_model::yaml;
 #[test]
 fn the_samples_are_valid() {
     for (name, text) in [
+        ("manifests/samples/access.yaml", include_str!("../../../manifests/samples/access.yaml")),
         ("manifests/samples/filters.yaml", include_str!("../../../manifests/samples/filters.yaml")),
         ("manifests/samples/mtls.yaml", include_str!("../../../manifests/samples/mtls.yaml")),
         ("manifests/samples/policy.yaml", include_str!("../../../manifests/samples/policy.yaml")),
@@ -17,7 +18,7 @@ fn the_samples_are_valid() {
         ("manifests/samples/tls.yaml", include_str!("../../../manifests/samples/tls.yaml")),
         ("manifests/samples/upstream.yaml", include_str!("../../../manifests/samples/upstream.yaml")),
     ] {
-        let builtins = ["deny", "fault", "headers", "router", "telemetry"].map(str::to_owned).to_vec();
+        let builtins = ["authz", "compress", "cors", "deny", "fault", "headers", "jwt", "router", "telemetry"].map(str::to_owned).to_vec();
         let (fragment, found) = load([(name, text.as_bytes())], &Context { builtins: Some(builtins), discovery: false });
         assert!(found.is_empty(), "{}", render(&found, false));
         assert!(!fragment.bootstrap.listeners.is_empty() && !fragment.bootstrap.clusters.is_empty(), "{name}");

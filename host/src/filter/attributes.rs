@@ -25,7 +25,7 @@ pub(super) fn of_request<'a>(host: &'a RequestHost, path: Path<'_>) -> Option<At
         b"request" => request(host, second),
         b"response" => response(host, second),
         b"connection" => connection(host, second),
-        b"source" => address(host.connection.info.peer, second),
+        b"source" => source(host, second),
         b"destination" => address(host.connection.local(), second),
         b"upstream" => upstream(host, second),
         b"xds" => xds(host, second, third.as_bytes()),
@@ -83,6 +83,16 @@ fn connection<'a>(host: &'a RequestHost, leaf: &[u8]) -> Option<Attribute<'a>> {
         b"dns_san_local_certificate" => name(local.and_then(|facts| facts.dns_san())),
         b"sha256_peer_certificate_digest" => name(peer.map(|facts| &*facts.sha256)),
         _ => None,
+    }
+}
+
+/// The peer, and Weir's own two: the other end of the socket, and the client that trusted proxies tell of.
+fn source(host: &RequestHost, leaf: &[u8]) -> Option<Attribute<'static>> {
+    let info = &host.connection.info;
+    match leaf {
+        b"direct_address" => text(info.direct_peer?.to_string()),
+        b"client_address" => text(host.client.or(info.peer.map(|peer| peer.ip()))?.to_string()),
+        _ => address(info.peer, leaf),
     }
 }
 

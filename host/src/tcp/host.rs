@@ -126,6 +126,7 @@ impl StreamHost for TcpHost {
             (b"weir", b"revision") => number(self.facts.revision),
             (b"source", b"address") => text(&self.info.peer?.to_string()),
             (b"source", b"port") => number(self.info.peer?.port().into()),
+            (b"source", b"direct_address") => text(&self.info.direct_peer?.to_string()),
             (b"connection", b"mtls") => Some(Attribute::Bool(self.info.peer_identity().is_some())),
             (b"connection", b"requested_server_name") => text(self.info.server_name.as_deref()?),
             (b"connection", b"uri_san_peer_certificate") => text(self.info.peer_identity()?.facts().uri_san()?),

@@ -9,7 +9,10 @@ mod http1_corpus;
 mod support;
 
 mod abuse;
+mod access;
+mod authz;
 mod bodies;
+mod bypass;
 mod check;
 mod differential;
 mod filters;

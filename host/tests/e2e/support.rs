@@ -338,6 +338,16 @@ impl Peer {
         self.buffer.drain(..count).collect()
     }
 
+    /// Exactly so many bytes, unless the connection ends first.
+    pub(crate) async fn some(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        Some(self.buffer.drain(..count).collect())
+    }
+
     /// Everything up to the end.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await {}

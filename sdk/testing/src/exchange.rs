@@ -320,6 +320,12 @@ impl Exchange {
         String::from_utf8_lossy(&self.response.body).into_owned()
     }
 
+    /// The response body as the client sees it.
+    #[must_use]
+    pub fn body_bytes(&self) -> &[u8] {
+        &self.response.body
+    }
+
     /// The number of the route action that a filter chose, in the order in which they were defined.
     #[must_use]
     pub fn route(&self) -> Option<u32> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::command::{command, weir};
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// A run. Ends with this value.
 struct Run {
