@@ -11,7 +11,7 @@ ARGS =
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir/go/bin:$(PATH):/usr/local/go/bin
 SETUP = @tests/setup.sh
 # The crates that are filters: every folder of filters/ but those that build them or that they share.
-FILTERS = $(filter-out bundle matching wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
+FILTERS = $(filter-out bundle cel matching wasm32,$(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml)))
 
 .DEFAULT_GOAL = help
 .PHONY: help setup run install test corpus lint bench fuzz doc clean
@@ -49,7 +49,7 @@ lint: ## Check formatting, lints, documentation, licences and banned crates
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	cargo deny --log-level error check bans licenses sources
 
-bench: ## Measure, one figure a line (SUITE=wasm|proxy|sdk|all; ARGS=... for proxy)
+bench: ## Measure, one figure a line (SUITE=wasm|filters|proxy|sdk|all; ARGS=... for proxy)
 	$(SETUP) rust wasm $(if $(filter proxy all,$(SUITE)),peers)
 	cargo build --release -p weir-perf $(if $(filter proxy all,$(SUITE)),-p weir-proxy) $(if $(filter sdk,$(SUITE)),-p weir-cli)
 	@# The program that was just built: `cargo run` of one package chooses other features, and builds it all again.

@@ -94,6 +94,14 @@ pub trait Filter: Sized + 'static {
     /// What is kept of every stream. Nothing, unless it is written.
     type State: Default + 'static;
 
+    /// Reads what the operator wrote. As JSON, unless it is written, with errors that name the field.
+    ///
+    /// # Errors
+    /// The configuration is refused with what this says.
+    fn read(bytes: &[u8]) -> Result<Self::Config, Refusal> {
+        parse(bytes)
+    }
+
     /// Makes the filter of what the operator wrote: compile patterns, define metrics and routes, start the timer. Its result, unless it is written, is the
     /// configuration as it is.
     ///

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use weir_wasm32::{Build, Toolchain};
 
 /// Folders of `filters/` that hold no filter.
-const NOT_FILTERS: [&str; 3] = ["bundle", "matching", "wasm32"];
+const NOT_FILTERS: [&str; 4] = ["bundle", "cel", "matching", "wasm32"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

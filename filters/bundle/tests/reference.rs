@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use weir_filters::Builtin;
-use weir_sdk_testing::{MemoryHost, Tester};
+use weir_sdk_testing::Tester;
 use weir_wasm::Foreign;
 
 const BEGIN: &str = "<!-- configuration -->\n";
@@ -50,10 +50,9 @@ fn every_example_is_a_configuration() {
         let examples: Vec<&str> = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
         assert!(!examples.is_empty(), "the README of {} shows no configuration", builtin.name);
         for example in examples {
-            let host = MemoryHost::default();
-            // The routes that a host of Weir's knows; what they hold is the proxy's to judge, in its own tests.
-            host.provide("weir.route.define", |_| Foreign::Done(vec![1, 0, 0, 0]));
-            if let Err(error) = Tester::new(builtin.bytes).configuration(example).may_log(&["stdout"]).start_on(host) {
+            // What an action holds is the proxy's to judge, in its own tests.
+            let tester = Tester::new(builtin.bytes).provide("weir.route.define", |_| Foreign::Done(vec![1, 0, 0, 0]));
+            if let Err(error) = tester.configuration(example).may_log(&["stdout"]).start() {
                 panic!("{}: {error}\n{example}", builtin.name);
             }
         }

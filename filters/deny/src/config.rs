@@ -30,6 +30,9 @@ pub struct Rule {
     pub attributes: Vec<AttributeMatch>,
     /// Whether a value stands in a list.
     pub list: Option<ListMatch>,
+    /// A condition in CEL over attributes and headers: `request.headers["x-role"] != "root" && request.size > 1024`. Where it has no value, because a header is not
+    /// there for instance, the rule does not mean the request.
+    pub expression: Option<String>,
     /// What the client is told.
     #[serde(default)]
     pub answer: Answer,

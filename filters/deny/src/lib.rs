@@ -12,6 +12,7 @@ mod list;
 
 use config::{Answer, Deny, Rule};
 use list::List;
+use weir_filter_cel::Program;
 use weir_filter_matching::{Readings, RequestMatcher, Text};
 use weir_sdk::Decision;
 use weir_sdk::prelude::*;
@@ -29,6 +30,7 @@ struct Compiled {
     unless: Option<RequestMatcher>,
     attributes: Vec<(String, Text)>,
     list: Option<List>,
+    expression: Option<Program>,
     answer: Answer,
     dry_run: bool,
     refused: Counter,
@@ -80,6 +82,10 @@ impl Compiled {
             unless: rule.unless.map(|unless| unless.compile().map_err(|refusal| refusal.within("unless"))).transpose()?,
             attributes,
             list: rule.list.map(|list| List::new(list).map_err(|refusal| refusal.within("list"))).transpose()?,
+            expression: rule
+                .expression
+                .map(|text| Program::compile(&text).map_err(|mistake| Refusal::at("expression", mistake)))
+                .transpose()?,
             answer: rule.answer,
             dry_run: rule.dry_run,
             refused: Counter::define("weir_deny_requests_total", &[("rule", &name), ("verdict", verdict)])?,
@@ -91,6 +97,7 @@ impl Compiled {
         self.when.matches_in(stream, Readings::Any)
             && self.attributes.iter().all(|(name, text)| text.matches(stream.attributes().get(name)))
             && self.list.as_ref().is_none_or(|list| list.refuses(stream))
+            && self.expression.as_ref().is_none_or(|program| holds(&self.name, program, stream))
             && !self.unless.as_ref().is_some_and(|unless| unless.matches_in(stream, Readings::Every))
     }
 
@@ -104,4 +111,12 @@ impl Compiled {
         }
         reply.send()
     }
+}
+
+/// Whether a rule's expression is true. One that has no value is not.
+fn holds(rule: &str, program: &Program, stream: &Stream<'_>) -> bool {
+    program.holds(stream).unwrap_or_else(|cause| {
+        weir_sdk::debug!("the expression of rule {rule:?} has no value: {cause}");
+        false
+    })
 }

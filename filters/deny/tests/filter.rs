@@ -72,6 +72,24 @@ fn lists_refuse_what_is_listed_or_what_is_not() {
 }
 
 #[test]
+fn an_expression_is_a_condition_like_the_others() {
+    let rules = r#"{"rules": [
+        {"name": "large", "expression": "int(request.headers['x-size']) > 10 && request.path.startsWith('/up') && request.method in ['PUT', 'POST']"},
+        {"name": "office", "when": {"path": {"exact": "/office"}}, "expression": "!source.address.startsWith('10.')", "answer": {"status": 401}}
+    ]}"#;
+    both(rules, |worker| {
+        assert_eq!(worker.request("PUT", "/upload").header("x-size", "11").run().status(), 403);
+        assert_eq!(worker.request("PUT", "/upload").header("x-size", "9").run().status(), 200);
+        assert_eq!(worker.request("GET", "/upload").header("x-size", "11").run().status(), 200);
+        assert_eq!(worker.request("PUT", "/upload").run().status(), 200, "it has no value");
+        assert_eq!(worker.request("PUT", "/upload").header("x-size", "many").run().status(), 200, "nor here");
+        assert_eq!(from(worker.get("/office"), "192.0.2.1:5000").run().status(), 401);
+        assert_eq!(from(worker.get("/office"), "10.1.2.3:5000").run().status(), 200);
+        assert_eq!(from(worker.get("/elsewhere"), "192.0.2.1:5000").run().status(), 200);
+    });
+}
+
+#[test]
 fn one_path_in_many_spellings_is_one_path() {
     let rules = r#"{"rules": [{"name": "q", "when": {"query": [{"name": "admin", "value": {"exact": "yes"}}]}}, {"name": "h", "when": {"hosts": ["secret.example"]}}]}"#;
     both(rules, |worker| {
@@ -96,6 +114,14 @@ fn a_refusal_names_the_rule_and_the_field() {
         (
             r#"{"rules": [{"name": "a", "list": {"of": "sourceAddress", "entries": ["x"], "compare": "cidr"}}]}"#,
             "rules[0].list.entries[0]: \"x\"",
+        ),
+        (
+            r#"{"rules": [{"name": "a", "expression": "request.headers['a'] = 'b'"}]}"#,
+            "rules[0].expression: column 22: `=` alone means nothing; `==` is meant",
+        ),
+        (
+            r#"{"rules": [{"name": "a", "expression": "request.pathh == '/'"}]}"#,
+            "rules[0].expression: column 9: there is no attribute `request.pathh`",
         ),
         (r#"{"rules": [{"name": "a", "wen": {}}]}"#, "did you mean `when`?"),
     ] {

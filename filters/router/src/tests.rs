@@ -73,7 +73,7 @@ fn check(config: &Value, expected: &[(&str, &str)]) {
 }
 
 /// One virtual host for all, with routes of a match and the name of an action.
-fn routes(more: Value, list: &[(Value, &str)]) -> Value {
+fn routes(more: &Value, list: &[(Value, &str)]) -> Value {
     let routes: Vec<Value> = list.iter().map(|(one, action)| json!({ "match": [one], "action": action })).collect();
     let mut config = json!({ "virtualHosts": [{ "hosts": ["*"], "routes": routes }] });
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -132,12 +132,12 @@ fn every_kind_of_condition() {
         ("GET a/without x-no=x", "-"),
         ("GET a", "-"),
     ];
-    check(&routes(json!({}), &list[..15]), &expected);
+    check(&routes(&json!({}), &list[..15]), &expected);
     // The same with an index.
     let padded: Vec<_> =
         list.iter().cloned().chain((0..20).map(|at| (json!({ "path": { "exact": format!("/pad/{at}") } }), "pad"))).collect();
-    check(&routes(json!({}), &padded), &expected);
-    let (table, _) = table(&routes(json!({}), &list)).unwrap();
+    check(&routes(&json!({}), &padded), &expected);
+    let (table, _) = table(&routes(&json!({}), &list)).unwrap();
     assert_eq!(table.find(&Asked { port: 9090, ..asked("GET a/") }), Some(9));
 }
 
@@ -156,9 +156,9 @@ fn order_is_as_written_or_by_what_is_most_specific() {
         (json!({ "path": { "exact": "/foo/bar/baz" } }), "second"),
         (json!({}), "any"),
     ];
-    check(&routes(json!({}), &list), &[("GET a/foo/bar/baz", "all")]);
+    check(&routes(&json!({}), &list), &[("GET a/foo/bar/baz", "all")]);
     let expected = [("GET a/foo/bar/baz", "exact"), ("GET a/foo/bar/x h=1", "template"), ("GET a/foo", "regex"), ("GET a/x", "all")];
-    check(&routes(json!({ "precedence": "mostSpecific" }), &list), &expected);
+    check(&routes(&json!({ "precedence": "mostSpecific" }), &list), &expected);
     let prefixes: Vec<_> = list.iter().filter(|(_, name)| !["regex", "template", "exact", "second"].contains(name)).cloned().collect();
     let expected = [
         ("PUT a/foo/bar/x?q=1 h=1", "method"),
@@ -168,7 +168,7 @@ fn order_is_as_written_or_by_what_is_most_specific() {
         ("GET a/foo/barn", "foo"),
         ("GET a/food", "all"),
     ];
-    check(&routes(json!({ "precedence": "mostSpecific" }), &prefixes), &expected);
+    check(&routes(&json!({ "precedence": "mostSpecific" }), &prefixes), &expected);
 }
 
 #[test]
@@ -212,11 +212,11 @@ fn routes_that_are_not_for_this_proxy_are_left_out() {
         (json!({ "gateways": ["edge"] }), "shop"),
         (json!({ "gateways": ["other"], "namespace": "x" }), "shop"),
     ] {
-        check(&routes(json!({ "proxy": proxy }), &list), &[("GET a/", action)]);
+        check(&routes(&json!({ "proxy": proxy }), &list), &[("GET a/", action)]);
     }
-    let edge = routes(json!({ "proxy": { "gateways": ["edge"] } }), &list[2..]);
+    let edge = routes(&json!({ "proxy": { "gateways": ["edge"] } }), &list[2..]);
     check(&edge, &[("GET a/", "edge")]);
-    let mut whole = routes(json!({}), &[(json!({}), "own"), (json!({ "gateways": ["mesh"] }), "mesh")]);
+    let mut whole = routes(&json!({}), &[(json!({}), "own"), (json!({ "gateways": ["mesh"] }), "mesh")]);
     whole["virtualHosts"][0]["gateways"] = json!(["edge"]);
     check(&whole, &[("GET a/", "mesh")]);
 }
@@ -236,12 +236,12 @@ fn equal_actions_are_one() {
 
 #[test]
 fn a_refusal_names_the_field() {
-    let path = |path: Value| routes(json!({}), &[(json!({ "path": { "exact": "/" } }), "a"), (json!({ "path": path }), "b")]);
+    let path = |path: Value| routes(&json!({}), &[(json!({ "path": { "exact": "/" } }), "a"), (json!({ "path": path }), "b")]);
     let host = |hosts: Value| json!({ "virtualHosts": [{ "hosts": ["a"], "routes": [] }, { "hosts": hosts, "routes": [] }] });
     let field = |name: &str, value: Value| {
         let mut one = json!({});
         one[name] = value;
-        routes(json!({}), &[(one, "a")])
+        routes(&json!({}), &[(one, "a")])
     };
     for (config, said) in [
         (path(json!({})), "virtualHosts[0].routes[1].match[0].path: one of exact, prefix"),

@@ -27,6 +27,7 @@ mod malformed;
 mod netfilter;
 mod per_route;
 mod restart;
+mod router;
 mod routes;
 mod soak;
 mod standard_filters;

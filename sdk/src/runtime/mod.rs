@@ -13,7 +13,6 @@ use std::mem::size_of;
 use std::rc::Rc;
 
 use crate::abi::{self, Buffer, Map, Side};
-use crate::config::parse;
 use crate::log::{self, Level};
 use crate::plugin::Plugin;
 use crate::queue::Queue;
@@ -191,7 +190,7 @@ impl<F: Filter> Runtime<F> {
     fn configure(&self, context: u32, size: usize) -> bool {
         let bytes = abi::buffer(Buffer::PluginConfiguration, 0, size).unwrap_or_default();
         let plugin = Plugin::new(context, Rc::clone(&self.shared.tasks));
-        match parse(bytes).and_then(|config| F::configure(config, &plugin)) {
+        match F::read(bytes).and_then(|config| F::configure(config, &plugin)) {
             Ok(filter) => {
                 let mut roots = self.roots.borrow_mut();
                 roots.retain(|(root, _)| *root != context);

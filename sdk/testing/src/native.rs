@@ -59,8 +59,7 @@ impl Relay {
 
     /// The host that the module is proven on, before it runs. Later starts are bounded by what the proof took, and each turn here depends on the
     /// machine's scheduler: so the proof takes its time.
-    pub(crate) fn canary(&self) -> SharedHost {
-        let host = MemoryHost::default();
+    pub(crate) fn canary(&self, host: MemoryHost) -> SharedHost {
         self.answer(&host, PROOF);
         Rc::new(host)
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use weir_sdk::native::Registered;
 use weir_wasm::module::cache::Cache;
 use weir_wasm::{
-    Binding, BindingConfig, Chain, Engine, EngineOptions, FailurePolicy, Filter, Kind, LoadError, SharedHost, StartError, Stream, Upstreams,
+    Binding, BindingConfig, Chain, Engine, EngineOptions, FailurePolicy, Filter, Foreign, Kind, LoadError, SharedHost, StartError, Stream,
+    Upstreams,
 };
 
 use crate::budget::Budget;
@@ -23,7 +24,30 @@ pub struct Tester {
     config: BindingConfig,
     wasm: Vec<u8>,
     relay: Option<Relay>,
+    provided: Vec<Provided>,
     more: Vec<Self>,
+}
+
+/// A foreign function of the test's host.
+#[derive(Clone)]
+struct Provided {
+    name: String,
+    function: Arc<dyn Fn(&[u8]) -> Foreign + Send + Sync>,
+}
+
+impl std::fmt::Debug for Provided {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Provided {
+    fn to(list: &[Self], host: &MemoryHost) {
+        for Self { name, function } in list {
+            let function = Arc::clone(function);
+            host.provide(name, move |arguments| function(arguments));
+        }
+    }
 }
 
 /// A test's filter could not be loaded or started.
@@ -79,7 +103,7 @@ impl Tester {
     pub fn with_engine(engine: &Engine, wasm: &[u8]) -> Self {
         let mut config = BindingConfig::new("test");
         config.limits.callback_deadline = Duration::from_secs(1);
-        Self { engine: engine.clone(), config, wasm: wasm.to_vec(), relay: None, more: Vec::new() }
+        Self { engine: engine.clone(), config, wasm: wasm.to_vec(), relay: None, provided: Vec::new(), more: Vec::new() }
     }
 
     /// A filter's native code, in the same host: what a debugger and a coverage tool can look into. Only its costs are not those of the module.
@@ -150,6 +174,13 @@ impl Tester {
         self
     }
 
+    /// Provides a foreign function, also for the proof that comes before the filter runs: what a filter calls while it is configured.
+    #[must_use]
+    pub fn provide(mut self, name: &str, function: impl Fn(&[u8]) -> Foreign + Send + Sync + 'static) -> Self {
+        self.provided.push(Provided { name: name.to_owned(), function: Arc::new(function) });
+        self
+    }
+
     /// For TCP connections: see [`Worker::connect`].
     #[must_use]
     pub fn tcp(self) -> Self {
@@ -196,9 +227,17 @@ impl Tester {
         if let Some(relay) = &self.relay {
             relay.serve(host);
         }
+        Provided::to(&self.provided, host);
         let name = self.config.name.clone();
-        let relay = self.relay.clone();
-        let canary = move || relay.as_ref().map_or_else(|| Rc::new(MemoryHost::default()) as SharedHost, Relay::canary);
+        let (relay, provided) = (self.relay.clone(), self.provided.clone());
+        let canary = move || {
+            let host = MemoryHost::default();
+            Provided::to(&provided, &host);
+            match &relay {
+                Some(relay) => relay.canary(host),
+                None => Rc::new(host) as SharedHost,
+            }
+        };
         let binding = Binding::load(&self.engine, self.config, &name, &self.wasm, Some(&canary)).map_err(TestError::Load)?;
         let log = || host.log_lines().into_iter().map(|line| line.message).collect();
         filters.push(Filter::start(&binding, shared.clone()).map_err(|error| TestError::Start(error, log()))?);

@@ -3,6 +3,7 @@
 //! Each suite prints a table for people and one line `figure NAME VALUE` a figure for programs. Figures that are compared are measured in turn within
 //! one run, and medians are quoted: absolute times of shared machines are noise. It asserts nothing: limits belong to whoever reads the figures.
 
+mod filters;
 mod proxy;
 mod report;
 mod sdk;
@@ -19,6 +20,7 @@ type Suite = fn(&mut Report) -> anyhow::Result<()>;
 
 const SUITES: &[(&str, Suite, &str)] = &[
     ("wasm", wasm::run, "the Proxy-Wasm host: calls, a chain of four filters, instances, loading"),
+    ("filters", filters::run, "the standard filters: choosing among 100,000 routes"),
     ("proxy", proxy::run, "the proxy beside nginx, haproxy and Envoy: CPU per request and per handshake, memory"),
     ("sdk", sdk::run, "how long an author of a filter waits: from nothing to an answer, and from a save"),
 ];
