@@ -9,6 +9,9 @@ use crate::{File, Finding};
 /// The proxy's own commands: `host/src/cli.rs`.
 const PROXY: [&str; 3] = ["check", "run", "version"];
 
+/// The controller's: `controller/src/cli.rs`.
+const CONTROLLER: [&str; 3] = ["serve", "show", "version"];
+
 /// The commands of `weir`, and of `weir filter`: `sdk/cli/src/args.rs`.
 const WEIR: [&str; 5] = ["check", "completions", "filter", "run", "version"];
 const FILTER: [&str; 10] = ["bench", "build", "inspect", "keygen", "new", "package", "pull", "push", "run", "test"];
@@ -70,6 +73,10 @@ fn wrong(command: &str, targets: &[&str], graph: &Graph) -> Option<String> {
         Some("weir-proxy") => {
             let command = words.next().unwrap_or_default();
             (!PROXY.contains(&command)).then(|| format!("`weir-proxy {command}` is no command of the proxy"))
+        }
+        Some("weir-controller") => {
+            let command = words.next().unwrap_or_default();
+            (!CONTROLLER.contains(&command)).then(|| format!("`weir-controller {command}` is no command of the controller"))
         }
         Some("weir") => {
             let (command, of) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
