@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use tokio::net::TcpListener;
 use weir_model::diagnostic;
+use weir_model::yaml::document::Way;
 
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
 use crate::object::Object;
 use crate::serve::{self, Distribution, Proxies};
 use crate::source::folder::Folder;
@@ -59,6 +60,7 @@ pub fn world(folder: &Folder, say: impl Fn(&str)) -> World {
         let findings = validate(object);
         diagnostics.extend(findings.iter().map(|finding| object.show(finding)));
         if !findings.iter().any(Finding::is_error) {
+            diagnostics.extend(not_carried(object).iter().map(|finding| object.show(finding)));
             good.push(object.clone());
         }
     }
@@ -67,6 +69,25 @@ pub fn world(folder: &Folder, say: impl Fn(&str)) -> World {
         say(shown.trim_end());
     }
     World::new(&good, mesh(&good, &say))
+}
+
+/// Kinds that are judged and that no proxy is told of yet. Who relies on a policy must hear that it does not hold.
+const NOT_CARRIED: [&str; 9] = [
+    "AuthorizationPolicy",
+    "RequestAuthentication",
+    "PeerAuthentication",
+    "Telemetry",
+    "WasmPlugin",
+    "TrafficExtension",
+    "Sidecar",
+    "ProxyConfig",
+    "WorkloadGroup",
+];
+
+fn not_carried(object: &Object) -> Option<Finding> {
+    let known = object.id.group.ends_with(".istio.io") && NOT_CARRIED.contains(&&*object.id.kind);
+    let message = || format!("no proxy is told of a {} yet: what it says does not hold", object.id.kind);
+    known.then(|| Finding::new(Code::NoEffect, &object.id, Way::ROOT.key("spec"), message()))
 }
 
 /// The mesh configuration, where Istio keeps it: in the ConfigMap `istio` of the root namespace.
@@ -84,5 +105,26 @@ fn mesh(objects: &[Object], say: &impl Fn(&str)) -> Mesh {
             say(&format!("the mesh configuration cannot be read, so its defaults hold: {error}"));
             Mesh::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_policy_that_does_not_hold_is_said_aloud_and_what_is_refused_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny-all}\nspec: {}\n";
+        let wrong = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad}\nspec: {hosts: []}\n";
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: good}\nspec: {ports: [{port: 80}]}\n";
+        std::fs::write(folder.path().join("all.yaml"), [policy, wrong, service].join("---\n")).unwrap();
+        let said = RefCell::new(String::new());
+        let world = world(&crate::source::folder::read(folder.path()).unwrap(), |line| said.borrow_mut().push_str(line));
+        let said = said.into_inner();
+        assert!(said.contains("deny-all") && said.contains("does not hold"), "{said}");
+        assert!(said.contains("VirtualService default/bad"), "{said}");
+        assert_eq!((world.virtual_services.len(), world.registry.services().count()), (0, 1));
     }
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::api;
-use crate::api::core::{EndpointSlice, IntOrString, Pod, ServicePort, ServiceSpec, SlicePort};
+use crate::api::core::{EndpointSlice, Pod, ServicePort, ServiceSpec, SlicePort};
 use crate::api::istio::service_entry::{Location, Resolution as EntryResolution};
 use crate::api::istio::{ServiceEntry, WorkloadEntry};
 use crate::object::Object;
@@ -354,20 +354,4 @@ pub fn is(object: &Object, group: &str, kind: &str) -> bool {
 
 fn host_range(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
-}
-
-/// Where a service's port leads in a pod.
-#[must_use]
-pub fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
-    match &port.target_port {
-        None => Some(port.port),
-        Some(IntOrString::Int(number)) => Some(*number),
-        Some(IntOrString::String(name)) => pod
-            .spec
-            .containers
-            .iter()
-            .flat_map(|container| &container.ports)
-            .find(|port| port.name == *name)
-            .map(|port| port.container_port),
-    }
 }
